@@ -1,0 +1,341 @@
+"""What a run tells its watchers.
+
+Events are small slotted objects. They are not frozen, because a frozen dataclass costs three times as much to make
+and a run makes one for each streamed token; nobody changes one after it was made. ``event_to_dict`` gives the JSON
+form, ``event_from_dict`` reads it back, so a run can be watched from another process.
+
+``path`` is empty for the run's own events. An event of a nested run carries the ids of the tool calls it is nested
+in, outermost first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
+
+from agentrun.core.errors import UserError
+from agentrun.core.items import ToolStatus, dump_items, parse_items
+from agentrun.core.items import Item as _Item
+from agentrun.core.usage import Usage
+
+__all__ = [
+    "AgentChanged",
+    "ApprovalRequested",
+    "Event",
+    "EventsDropped",
+    "GuardrailEnded",
+    "InputDelivered",
+    "InputInjected",
+    "InterruptRequested",
+    "ModelCallEnded",
+    "ModelCallStarted",
+    "ReasoningDelta",
+    "RunEnded",
+    "RunStarted",
+    "RunStatus",
+    "TextDelta",
+    "ToolCallDelta",
+    "ToolEnded",
+    "ToolProgress",
+    "ToolStarted",
+    "TurnStarted",
+    "event_from_dict",
+    "event_to_dict",
+    "with_path",
+]
+
+RunStatus: TypeAlias = Literal["completed", "interrupted", "failed", "cancelled"]
+"""How a run ended."""
+
+Path: TypeAlias = tuple[str, ...]
+
+
+@dataclass(slots=True)
+class RunStarted:
+    """The first event of a run."""
+
+    run_id: str
+    agent: str
+    path: Path = ()
+
+
+@dataclass(slots=True)
+class RunEnded:
+    """The last event of a run; exactly one, never dropped.
+
+    Attributes:
+        status: How the run ended.
+        reason: Why: the interrupt's reason, the error's message, or ``None`` for a completed run.
+    """
+
+    status: RunStatus
+    reason: str | None = None
+    path: Path = ()
+
+
+@dataclass(slots=True)
+class TurnStarted:
+    """A turn begins: one model call and the tools it asks for. ``turn`` counts from 1."""
+
+    turn: int
+    agent: str
+    path: Path = ()
+
+
+@dataclass(slots=True)
+class ModelCallStarted:
+    """The request goes out."""
+
+    turn: int
+    model: str
+    path: Path = ()
+
+
+@dataclass(slots=True)
+class TextDelta:
+    """The next piece of the model's answer."""
+
+    text: str
+    path: Path = ()
+
+
+@dataclass(slots=True)
+class ReasoningDelta:
+    """The next piece of the model's reasoning."""
+
+    text: str
+    path: Path = ()
+
+
+@dataclass(slots=True)
+class ToolCallDelta:
+    """The next piece of a tool call's arguments, as the model writes them.
+
+    Attributes:
+        call_id: Id of the call.
+        name: Name of the tool.
+        arguments: The next piece of the JSON text.
+    """
+
+    call_id: str
+    name: str
+    arguments: str
+    path: Path = ()
+
+
+@dataclass(slots=True)
+class ModelCallEnded:
+    """The model's stream has ended and was closed.
+
+    Attributes:
+        status: ``"completed"``; ``"interrupted"`` when it was cut; ``"failed"`` when it broke.
+        usage: What the provider says it cost; ``None`` when it said nothing.
+        finish_reason: The provider's reason, such as ``"stop"``, ``"tool_calls"`` or ``"length"``.
+    """
+
+    turn: int
+    status: Literal["completed", "interrupted", "failed"]
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    path: Path = ()
+
+
+@dataclass(slots=True)
+class ToolStarted:
+    """A tool begins to run."""
+
+    call_id: str
+    name: str
+    arguments: str
+    path: Path = ()
+
+
+@dataclass(slots=True)
+class ToolProgress:
+    """Whatever a tool passed to ``ctx.progress(...)``."""
+
+    call_id: str
+    name: str
+    data: Any
+    path: Path = ()
+
+
+@dataclass(slots=True)
+class ToolEnded:
+    """A tool call has ended and its cleanup is done. Each call has exactly one.
+
+    A call that never began to run (rejected, unknown tool, invalid arguments, cancelled before its start) has this
+    event without a `ToolStarted`.
+    """
+
+    call_id: str
+    name: str
+    status: ToolStatus
+    output: Any
+    path: Path = ()
+
+
+@dataclass(slots=True)
+class GuardrailEnded:
+    """A guardrail has answered, or was cancelled."""
+
+    name: str
+    kind: Literal["input", "output"]
+    outcome: Literal["passed", "tripped", "failed", "cancelled"]
+    message: str | None = None
+    path: Path = ()
+
+
+@dataclass(slots=True)
+class AgentChanged:
+    """One agent handed over to another."""
+
+    previous: str
+    agent: str
+    path: Path = ()
+
+
+@dataclass(slots=True)
+class InputInjected:
+    """``inject`` was called."""
+
+    injection_id: str
+    deliver: Literal["next", "now", "idle"]
+    items: tuple[_Item, ...]
+    path: Path = ()
+
+
+@dataclass(slots=True)
+class InputDelivered:
+    """An injected input is part of the model call of this turn."""
+
+    injection_id: str
+    turn: int
+    path: Path = ()
+
+
+@dataclass(slots=True)
+class InterruptRequested:
+    """An interrupt was accepted: a first one, or one that escalates.
+
+    Attributes:
+        reason: The reason in force (the first one given wins).
+        mode: The mode in force.
+        call_id: The tool call that is interrupted, or ``None`` when it is the run.
+    """
+
+    reason: str | None
+    mode: Literal["immediate", "after_turn"]
+    call_id: str | None = None
+    path: Path = ()
+
+
+@dataclass(slots=True)
+class ApprovalRequested:
+    """A tool call waits for ``approve(call_id)`` or ``reject(call_id)``."""
+
+    call_id: str
+    name: str
+    arguments: str
+    path: Path = ()
+
+
+@dataclass(slots=True)
+class EventsDropped:
+    """This subscriber was too slow and asked for ``overflow="drop"``: so many deltas are missing here."""
+
+    count: int
+    path: Path = ()
+
+
+Event: TypeAlias = (
+    RunStarted
+    | RunEnded
+    | TurnStarted
+    | ModelCallStarted
+    | TextDelta
+    | ReasoningDelta
+    | ToolCallDelta
+    | ModelCallEnded
+    | ToolStarted
+    | ToolProgress
+    | ToolEnded
+    | GuardrailEnded
+    | AgentChanged
+    | InputInjected
+    | InputDelivered
+    | InterruptRequested
+    | ApprovalRequested
+    | EventsDropped
+)
+
+_EVENT_CLASSES: Final[dict[str, type[Any]]] = {
+    cls.__name__: cls
+    for cls in (
+        RunStarted,
+        RunEnded,
+        TurnStarted,
+        ModelCallStarted,
+        TextDelta,
+        ReasoningDelta,
+        ToolCallDelta,
+        ModelCallEnded,
+        ToolStarted,
+        ToolProgress,
+        ToolEnded,
+        GuardrailEnded,
+        AgentChanged,
+        InputInjected,
+        InputDelivered,
+        InterruptRequested,
+        ApprovalRequested,
+        EventsDropped,
+    )
+}
+
+_E = TypeVar("_E")
+
+
+def with_path(event: _E, prefix: Path) -> _E:
+    """A copy of ``event`` whose path begins with ``prefix``: how a parent run passes on a nested run's event."""
+    return cast(_E, replace(cast(Any, event), path=prefix + cast(Any, event).path))
+
+
+def event_to_dict(event: Event) -> dict[str, Any]:
+    """The JSON form: the event's fields, and its class name as ``type``. ``path`` is left out when empty."""
+    result: dict[str, Any] = {"type": type(event).__name__}
+    for f in fields(event):
+        value = getattr(event, f.name)
+        if f.name == "path":
+            if value:
+                result["path"] = list(value)
+        elif f.name == "usage" and value is not None:
+            result["usage"] = {u.name: getattr(value, u.name) for u in fields(Usage)}
+        elif f.name == "items":
+            result["items"] = dump_items(value)
+        else:
+            result[f.name] = value
+    return result
+
+
+def event_from_dict(data: Mapping[str, Any]) -> Event:
+    """Read what `event_to_dict` wrote.
+
+    Raises:
+        UserError: The type is unknown or a field is missing or surplus.
+    """
+    values = dict(data)
+    cls = _EVENT_CLASSES.get(values.pop("type", ""))
+    if cls is None:
+        raise UserError(f"unknown event type {data.get('type')!r}; expected one of {', '.join(_EVENT_CLASSES)}")
+    if "path" in values:
+        values["path"] = tuple(values["path"])
+    if values.get("usage") is not None:
+        values["usage"] = Usage(**values["usage"])
+    if "items" in values:
+        values["items"] = tuple(parse_items(values["items"]))
+    try:
+        return cast(Event, cls(**values))
+    except TypeError as exc:
+        raise UserError(f"not a valid {cls.__name__} event: {exc}") from exc
