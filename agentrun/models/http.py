@@ -285,19 +285,21 @@ class ModelStream:
                 raise self._translated(exc) from exc
         if scope.cancelled_caught:
             raise self._stalled()
-        ready = self._ready
+        try:
+            self._decode(decoder, chunk)
+        except (AttributeError, KeyError, TypeError, ValueError) as exc:
+            raise ModelError(
+                f"{model._host} sent an event of an unexpected shape: {type(exc).__name__}: {exc}",
+                request_id=self._request_id,
+            ) from exc
+
+    def _decode(self, decoder: Decoder, chunk: bytes | None) -> None:
         if chunk is None:
             self._finished = True
-            decoder.end(ready)
+            decoder.end(self._ready)
             return
         for event, data in self._sse.feed(chunk):
-            try:
-                decoder.feed(event, data, ready)
-            except (AttributeError, KeyError, TypeError, ValueError) as exc:
-                raise ModelError(
-                    f"{model._host} sent an event of an unexpected shape ({exc}): {data[:200]!r}",
-                    request_id=self._request_id,
-                ) from exc
+            decoder.feed(event, data, self._ready)
             if decoder.complete:
                 self._finished = True
                 break
