@@ -15,11 +15,18 @@ from dataclasses import replace
 from typing import Any, Final, Literal, cast
 
 import anyio
+import anyio.to_thread
 import httpx
 
 from agentrun.core.errors import ModelError, UserError
 from agentrun.core.model import Model, ModelEvent, ModelRequest, ModelSettings
-from agentrun.models.local_process import LocalServer, ServerOptions, get_server, shutdown_local_servers
+from agentrun.models.local_process import (
+    LocalServer,
+    ServerOptions,
+    check_installed,
+    get_server,
+    shutdown_local_servers,
+)
 from agentrun.models.local_tools import EmulatedTools
 from agentrun.models.local_weights import fetch_weights, find_weights
 from agentrun.models.openai_chat import OpenAIChatModel
@@ -31,6 +38,7 @@ _SLOTS_SECONDS: Final = 10.0
 # A request may wait for a slot, and then for its prompt to be read, before the first byte of the answer arrives.
 _FIRST_TOKEN_SECONDS: Final = 600.0
 _DEFAULTS: Final = ModelSettings(temperature=0.0, seed=1, max_tokens=1024)
+_warm = False
 
 
 class LocalModel:
@@ -116,7 +124,7 @@ class LocalModel:
             ModelError: The server does not answer.
         """
         url, key = await self.server_url(), await self.api_key()
-        client = _client()
+        client = await _new_client()
         try:
             response = await client.get(f"{url}/slots", headers={"Authorization": f"Bearer {key}"})
             response.raise_for_status()
@@ -129,6 +137,7 @@ class LocalModel:
 
     async def _server(self) -> LocalServer:
         if self._weights is None:
+            check_installed()  # before 93 MB are fetched for nothing
             self._weights = find_weights() or await fetch_weights()
         return get_server(ServerOptions(self._weights, self._context, self._slots, self._threads))
 
@@ -149,7 +158,7 @@ class _PlainLocalModel:
         url = await server.ready()
         # A client for each request: making one for a loopback address costs next to nothing, and it can be shared
         # neither between event loops nor with a process that was started anew.
-        client = _client()
+        client = await _new_client()
         try:
             model = OpenAIChatModel(
                 server.options.weights.stem,
@@ -180,6 +189,14 @@ def _prepared(request: ModelRequest) -> ModelRequest:
     schema = json.dumps({**request.output_schema.schema, "x-guidance": guidance})
     body = {"grammar": "%llguidance {}\nstart: %json " + schema, **(settings.extra_body or {})}
     return replace(request, settings=replace(settings, extra_body=body), output_schema=None)
+
+
+async def _new_client() -> httpx.AsyncClient:
+    global _warm
+    if not _warm:
+        await anyio.to_thread.run_sync(_client)  # the first one imports much of httpx, some 70 ms
+        _warm = True
+    return _client()
 
 
 def _client() -> httpx.AsyncClient:

@@ -30,7 +30,7 @@ import anyio.lowlevel
 
 from agentrun.core.errors import ModelError, UserError
 
-__all__ = ["LocalServer", "ServerOptions", "get_server", "shutdown_local_servers"]
+__all__ = ["LocalServer", "ServerOptions", "check_installed", "get_server", "shutdown_local_servers"]
 
 _POLL_SECONDS: Final = 0.01
 _STARTUP_SECONDS: Final = 120.0
@@ -139,7 +139,7 @@ class LocalServer:
         return None
 
     def _start(self) -> None:
-        _check_installed()
+        check_installed()
         self.api_key = secrets.token_urlsafe(24)
         self._output = bytearray()
         self._started_at = time.monotonic()
@@ -190,7 +190,7 @@ class LocalServer:
                     loaded = json.loads(line)
                 except ValueError:
                     continue
-                if isinstance(loaded, dict):
+                if isinstance(loaded, dict) and loaded.keys() & {"url", "error"}:  # pyright: ignore
                     return loaded  # pyright: ignore[reportUnknownVariableType]
         return {}
 
@@ -234,12 +234,15 @@ def _forget_after_fork() -> None:
     _servers_lock = threading.Lock()
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """Raise `UserError` if the server cannot run here, and say what is missing."""
     if importlib.util.find_spec("xllamacpp") is None:
         raise UserError(
             "the local model needs the package xllamacpp, which is not installed: run `pip install "
             "xllamacpp==2026.10.11549` (or install agentrun with its extra 'local')"
         )
+    if not hasattr(os, "set_blocking"):
+        raise UserError("the local model needs Python 3.12 or newer on this platform")
     if not sys.executable:
         raise UserError("the local model runs in a process of its own, but sys.executable does not name a Python")
 

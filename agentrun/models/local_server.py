@@ -74,6 +74,7 @@ def _serve(options: dict[str, Any]) -> Any:
     params.cpuparams_batch.n_threads = options["threads"]
     params.n_threads_http = options["slots"] * 2 + 4  # each open stream holds one; /slots must still be answered
     params.cache_ram_mib = 0  # prompts stay cached in their slot; no second copy in memory
+    params.prefill_assistant = False  # a history that ends with the model's words is not a sentence to be continued
     params.endpoint_slots = True
     params.verbosity = 1  # errors only
     return lib.Server(params)

@@ -194,6 +194,17 @@ async def test_a_history_after_an_interrupt_is_accepted() -> None:
         assert isinstance((await ask(model, request))[-1], ResponseEnded)
 
 
+@pytest.mark.parametrize("tools", ["emulate", "native"])
+async def test_a_history_that_ends_with_the_models_own_words_is_accepted(tools: Literal["emulate", "native"]) -> None:
+    items: list[Item] = [
+        UserMessage("Tell me about Oslo."),
+        AssistantMessage("Oslo is"),
+        AssistantMessage("the cap", "incomplete"),
+    ]
+    events = await ask(LocalModel(tools=tools), ModelRequest(None, items, settings=ModelSettings(max_tokens=10)))
+    assert isinstance(events[-1], ResponseEnded)
+
+
 async def test_a_request_longer_than_the_context_is_refused_as_such() -> None:
     with pytest.raises(ModelError, match="exceeds the available context size") as caught:
         await ask(LocalModel(), say("word " * 4200))

@@ -24,6 +24,7 @@ READY = """
 import json, os, sys
 options = json.loads(sys.stdin.readline())
 print("some complaint of the library", flush=True)
+print('{"level": "warning"}', flush=True)
 with open(os.environ["STARTS"], "a") as file:
     file.write(f"{os.getpid()} {options['slots']} {options['weights']}\\n")
 print(json.dumps({"url": "http://127.0.0.1:1"}), flush=True)
@@ -36,7 +37,7 @@ DEAF = READY.replace("sys.stdin.read()", "import time; time.sleep(600)")
 @pytest.fixture(autouse=True)
 def own_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(local_process, "_servers", {})
-    monkeypatch.setattr(local_process, "_check_installed", lambda: None)
+    monkeypatch.setattr(local_process, "check_installed", lambda: None)
     monkeypatch.setenv("STARTS", str(tmp_path / "starts"))
     yield
     shutdown_local_servers()
@@ -163,7 +164,7 @@ def test_a_forked_child_leaves_the_parents_server_alone(tmp_path: Path, monkeypa
     from pathlib import Path
     from agentrun.models import local_process
     local_process._SCRIPT = Path({str(script)!r})
-    local_process._check_installed = lambda: None
+    local_process.check_installed = lambda: None
     server = local_process.get_server(local_process.ServerOptions(Path("x.gguf"), 512, 2, 1))
     anyio.run(server.ready)
     child = os.fork()
