@@ -132,9 +132,9 @@ def _example(schema: ArgumentsSchema) -> str:
 def _kind(value: Any) -> str:
     if value is None:
         return "null"
-    names: dict[type, str] = {list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
-    cls = cast("type[Any]", type(value))
-    return names.get(cls, cls.__name__)
+    names = {"list": "an array", "str": "a string", "bool": "a boolean", "int": "a number", "float": "a number"}
+    name = type(value).__name__
+    return names.get(name, name)
 
 
 def _dump(value: Any) -> str:
