@@ -25,22 +25,15 @@ from typing import Any, Final, cast
 
 from agentrun.core.errors import ModelBehaviorError, UserError
 from agentrun.core.events import TextDelta, ToolCallDelta
-from agentrun.core.items import AssistantMessage, Item, Reasoning, SystemMessage, ToolCall, ToolOutput, UserMessage
+from agentrun.core.items import AssistantMessage, Item, ToolCall, UserMessage
 from agentrun.core.model import Model, ModelEvent, ModelRequest, ModelSettings, OutputSchema, ResponseEnded, ToolSpec
 from agentrun.core.usage import Usage
+from agentrun.models.local_prompts import ANSWER, arguments_prompt, choice_prompt, plain_items
 
 __all__ = ["EmulatedTools"]
 
-_ANSWER: Final = "answer"
-_CHOICE_TOKENS: Final = 64
+_CHOICE_TOKENS: Final = 128
 _ARGUMENT_TOKENS: Final = 512
-_STATUS_WORDS: Final = {
-    "completed": "gave",
-    "failed": "failed",
-    "cancelled": "was cancelled",
-    "rejected": "was rejected",
-    "timed_out": "took too long and was stopped",
-}
 
 
 _TAKES_ARGUMENTS: Final = ("properties", "patternProperties", "additionalProperties", "$ref", "anyOf", "oneOf", "allOf")
@@ -93,7 +86,7 @@ class EmulatedTools:
 
     @asynccontextmanager
     async def _stream(self, request: ModelRequest) -> AsyncGenerator[AsyncIterator[ModelEvent], None]:
-        items = _plain_items(request.items)
+        items = plain_items(request.items)
         settings = replace(request.settings, tool_choice=None, parallel_tool_calls=None)
         spent = Usage()
         tool = _forced(request)
@@ -114,10 +107,10 @@ class EmulatedTools:
     ) -> ToolSpec | None:
         names = [tool.name for tool in request.tools]
         if request.settings.tool_choice != "required":
-            names.append(_ANSWER)
+            names.append(ANSWER)
         question = ModelRequest(
             request.instructions,
-            [*items, UserMessage(_choice_prompt(request.tools, names))],
+            [*items, UserMessage(choice_prompt(request.tools, names))],
             (),
             replace(settings, max_tokens=_CHOICE_TOKENS, stop=None),
             OutputSchema("choice", _object({"action": {"type": "string", "enum": names}})),
@@ -151,7 +144,7 @@ class EmulatedTools:
         schema = _bounded(tool.parameters, self._max_text, self._max_elements)
         return ModelRequest(
             request.instructions,
-            [*items, UserMessage(_arguments_prompt(tool))],
+            [*items, UserMessage(arguments_prompt(tool))],
             (),
             replace(settings, max_tokens=settings.max_tokens or self._argument_tokens, stop=None),
             OutputSchema("arguments", schema),
@@ -268,77 +261,6 @@ def _summed(end: ResponseEnded, spent: Usage) -> ResponseEnded:
 def _new_call_id() -> str:
     # Random as the providers' ids are, and not counted from the request's items, which may be a part of the history.
     return f"call_{uuid.uuid4().hex[:24]}"
-
-
-# What the model reads --------------------------------------------------------------------------------------------
-
-
-def _choice_prompt(tools: Sequence[ToolSpec], names: Sequence[str]) -> str:
-    lines = [f"- {tool.name}: {_first_line(tool.description)}" for tool in tools]
-    if len(names) > len(tools):
-        lines.append(f"- {_ANSWER}: No tool is needed, or the tools have already given what is needed.")
-    return (
-        "What is the next action? The actions are:\n"
-        + "\n".join(lines)
-        + '\nReply with JSON such as {"action": "'
-        + names[-1]
-        + '"}.'
-    )
-
-
-def _arguments_prompt(tool: ToolSpec) -> str:
-    lines: list[str] = []
-    for name, schema in cast("Mapping[str, Any]", tool.parameters.get("properties") or {}).items():
-        details: Mapping[str, Any] = cast("Mapping[str, Any]", schema) if isinstance(schema, Mapping) else {}
-        about = details.get("description") or details.get("title") or details.get("type") or "any value"
-        lines.append(f"- {name}: {_first_line(str(about))}")
-    return (
-        f"Use the tool {tool.name}. {_first_line(tool.description)}\nIts arguments are:\n"
-        + ("\n".join(lines) or json.dumps(tool.parameters))
-        + "\nReply with the arguments as a JSON object, with values from our conversation."
-    )
-
-
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0]
-
-
-def _plain_items(items: Sequence[Item]) -> list[Item]:
-    """The history without calls, outputs and reasoning: calls in the model's own words, outputs as told by the user.
-
-    Messages that follow each other with the same role become one, as many chat templates insist on turns.
-    """
-    names: dict[str, str] = {}
-    result: list[Item] = []
-    for item in items:
-        match item:
-            case ToolCall():
-                names[item.call_id] = item.name
-                _say(result, AssistantMessage(f"I use the tool {item.name} with {item.arguments}."))
-            case ToolOutput():
-                name = names.get(item.call_id, "you used")
-                words = _STATUS_WORDS[item.status]
-                _say(result, UserMessage(f"The tool {name} {words}: {item.text}"))
-            case Reasoning():
-                pass
-            case UserMessage() | AssistantMessage():
-                _say(result, item)
-            case SystemMessage():
-                result.append(item)
-    return result
-
-
-def _say(result: list[Item], message: UserMessage | AssistantMessage) -> None:
-    match (result[-1] if result else None), message:
-        case UserMessage(content=str(before)), UserMessage(content=str(text)):
-            result[-1] = UserMessage(f"{before}\n\n{text}")
-        case AssistantMessage(text=before), AssistantMessage(text=text):
-            result[-1] = AssistantMessage(f"{before}\n\n{text}" if before and text else before or text, message.status)
-        case _:
-            result.append(message)
-
-
-# Schemas ---------------------------------------------------------------------------------------------------------
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
