@@ -222,25 +222,38 @@ class ModelStream:
             self._first_deadline = float("inf")
         else:
             self._first_deadline = anyio.current_time() + model._first_token_timeout
-        failure: ModelError | None = None
+        guard = anyio.CancelScope()
+        request = client.build_request(
+            "POST",
+            model.base_url + model._path(),
+            content=self._body,
+            headers=headers,
+            # connect, read, write, pool; reading is timed by our own scopes.
+            timeout=(model._connect_timeout, None, model._first_token_timeout, model._connect_timeout),
+            extensions={"trace": _Guarding(guard)},
+        )
+        failures: list[Exception] = []
         with anyio.CancelScope(deadline=self._first_deadline) as scope:
-            try:
-                request = client.build_request(
-                    "POST",
-                    model.base_url + model._path(),
-                    content=self._body,
-                    headers=headers,
-                    # connect, read, write, pool; reading is timed by our own scopes.
-                    timeout=(model._connect_timeout, None, model._first_token_timeout, model._connect_timeout),
-                )
-                self._response = await client.send(request, stream=True, follow_redirects=False)
-                failure = await self._check(self._response)
-            except Exception as exc:
-                raise self._translated(exc) from exc
+            # In a child task, which no native cancellation reaches: see `_Guarding`.
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._send, client, request, guard, failures)
+        if failures:
+            raise failures[0]
         if scope.cancelled_caught:
             raise self._stalled()
-        if failure is not None:
-            raise failure
+
+    async def _send(self, client: Any, request: Any, guard: anyio.CancelScope, failures: list[Exception]) -> None:
+        with guard:
+            try:
+                self._response = await client.send(request, stream=True, follow_redirects=False)
+                failure = await self._check(self._response)
+                if failure is not None:
+                    failures.append(failure)
+            except Exception as exc:
+                error = self._translated(exc)
+                if error is not exc:
+                    error.__cause__ = exc
+                failures.append(error)
 
     async def _check(self, response: Any) -> ModelError | None:
         self._request_id = response.headers.get("x-request-id")
@@ -358,6 +371,24 @@ class ModelStream:
             if self._limiter is not None:
                 self._limiter.release_on_behalf_of(self)
                 self._limiter = None
+
+
+class _Guarding:
+    """Closes the gap in which a cancelled request leaks its connection; a ``trace`` extension of httpx.
+
+    httpcore 1.0 has a checkpoint between having connected and taking the new connection into use. Cancelled there, the
+    connection stays in the pool for ever: open, neither idle nor closed. From the end of connecting to the start of
+    the next step there is no I/O to wait for, so that stretch is shielded.
+    """
+
+    def __init__(self, guard: anyio.CancelScope) -> None:
+        self._guard = guard
+
+    async def __call__(self, event: str, info: Any) -> None:
+        if event.endswith(".started"):
+            self._guard.shield = False
+        elif event.endswith((".connect_tcp.complete", ".connect_unix_socket.complete", ".start_tls.complete")):
+            self._guard.shield = True
 
 
 async def _shut(response: Any, chunks: Any) -> None:

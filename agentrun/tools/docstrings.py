@@ -92,7 +92,7 @@ def _parse_with_griffe(text: str, style: Style) -> Documentation:
         kind, value = section.kind.value, section.value
         if kind == "text":
             paragraphs.append(str(value).strip())
-        elif kind == "admonition":
+        elif kind == "admonition" and str(section.title).lower() not in _OTHER_SECTIONS:
             paragraphs.append(f"{section.title}:\n{value.description}".strip())
         elif kind in ("parameters", "other parameters"):
             for parameter in value:

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Literal, cast
 
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic_core import PydanticSerializationError, from_json, to_json, to_jsonable_python
 
 from agentrun.core.errors import ToolError
 
@@ -60,12 +60,17 @@ def to_output(value: object, *, tool_name: str | None = None) -> Any:
 
 
 def _jsonable(value: object, bytes_mode: Literal["utf8", "base64"]) -> Any:
-    return to_jsonable_python(value, bytes_mode=bytes_mode, inf_nan_mode="strings", fallback=_fallback)
+    # By way of JSON text, which is fast, and leaves nothing in the result that has no place in JSON.
+    try:
+        return from_json(to_json(value, bytes_mode=bytes_mode, inf_nan_mode="strings", fallback=_fallback))
+    except PydanticSerializationError as exc:
+        if "surrogates not allowed" not in str(exc):
+            raise
+    plain = to_jsonable_python(value, bytes_mode=bytes_mode, fallback=_fallback)
+    return from_json(to_json(_all_encodable(plain), inf_nan_mode="strings"))
 
 
 def _fallback(value: Any) -> Any:
-    if isinstance(value, str):  # pydantic passes text here when it has lone surrogates
-        return _encodable(str(value))
     to_list = cast("Callable[[], Any] | None", getattr(value, "tolist", None))
     if callable(to_list):  # numpy's arrays and scalars, the standard library's array, and all that imitate them
         return to_list()
@@ -73,11 +78,23 @@ def _fallback(value: Any) -> Any:
 
 
 def _encodable(text: str) -> str:
+    text = str.__str__(text)  # of a subclass, say an enum with text for values, only the text
     try:
         text.encode()
     except UnicodeEncodeError:
         return text.encode(errors="replace").decode()
     return text
+
+
+def _all_encodable(value: Any) -> Any:
+    kind: type = type(value)
+    if kind is str:
+        return _encodable(value)
+    if kind is list:
+        return [_all_encodable(each) for each in value]
+    if kind is dict:
+        return {_encodable(key): _all_encodable(each) for key, each in value.items()}
+    return value
 
 
 def _bytes_to_text(value: bytes) -> str:

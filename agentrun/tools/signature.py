@@ -115,7 +115,7 @@ def read_signature(function: Callable[..., Any], *, tool: str, skip_first: bool 
         if parameter.name in fixed:
             continue
         annotation = parameter.annotation
-        if isinstance(annotation, str) and index == 0 and _CONTEXT_TEXT.match(annotation):
+        if isinstance(annotation, str) and index == 0 and _CONTEXT_TEXT.match(annotation.strip("'\"")):
             resolved: Any = RunContext
         elif annotation is EMPTY:
             resolved = Any

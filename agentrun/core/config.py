@@ -1,0 +1,85 @@
+"""How a run is to be run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from agentrun.core.errors import UserError
+from agentrun.core.limits import Limits
+from agentrun.core.model import Model, ModelRequest, ModelSettings
+
+__all__ = ["RunConfig"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """Settings of one run. Plain data, checked when made; what is left ``None`` comes from the agent or is unbounded.
+
+    Attributes:
+        model: Replaces every agent's model: a model object, or a string such as ``"openai:gpt-5.1-mini"``.
+        model_settings: Win over the agent's.
+        max_turns: Most model calls, or ``None`` for no bound.
+        max_tokens: No further model call once so many tokens have been used.
+        max_tool_calls: Most tool calls.
+        max_seconds: The run fails with `TimeLimitExceeded` after so many seconds; everything is torn down first.
+        max_parallel_tools: Most tools at work at once.
+        tool_timeout: Seconds for each tool call that has no timeout of its own.
+        guardrail_timeout: Seconds for each guardrail that has no timeout of its own; one that takes longer trips.
+        cleanup_grace: Seconds that each piece of user code gets to clean up once it is cancelled.
+        input_filter: Called with each `ModelRequest` before it is sent; returns the one to send. May be async.
+        on_approval: What a tool call that needs approval does to the run: ``"wait"`` for ``approve``/``reject``, or
+            ``"end"`` the run as interrupted with ``pending_approvals``, to be resumed from its snapshot. By default
+            `open_run` waits, and `run` ends, since nobody holds a handle there.
+        max_pending_injections: Most injected inputs that may wait at once.
+    """
+
+    model: Model | str | None = None
+    model_settings: ModelSettings | None = None
+    max_turns: int | None = 10
+    max_tokens: int | None = None
+    max_tool_calls: int | None = None
+    max_seconds: float | None = None
+    max_parallel_tools: int | None = None
+    tool_timeout: float | None = None
+    guardrail_timeout: float = 30.0
+    cleanup_grace: float = 5.0
+    input_filter: Callable[[ModelRequest], ModelRequest | Awaitable[ModelRequest]] | None = None
+    on_approval: Literal["wait", "end"] | None = None
+    max_pending_injections: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("max_turns", "max_tokens", "max_tool_calls", "max_parallel_tools", "max_pending_injections"):
+            _check_count(name, getattr(self, name))
+        for name in ("max_seconds", "tool_timeout", "guardrail_timeout"):
+            _check_seconds(name, getattr(self, name), zero_ok=False)
+        _check_seconds("cleanup_grace", self.cleanup_grace, zero_ok=True)
+        if self.on_approval not in (None, "wait", "end"):
+            raise UserError(f"RunConfig.on_approval must be 'wait', 'end' or None, not {self.on_approval!r}")
+        if self.model_settings is not None and not isinstance(self.model_settings, ModelSettings):
+            raise UserError(f"RunConfig.model_settings must be a ModelSettings, not {type(self.model_settings).__name__}")
+        if self.input_filter is not None and not callable(self.input_filter):
+            raise UserError("RunConfig.input_filter must be a function that takes and returns a ModelRequest")
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds that the turn machine checks."""
+        return Limits(self.max_turns, self.max_tokens, self.max_tool_calls)
+
+
+def _check_count(name: str, value: Any) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f"RunConfig.{name} must be a whole number of at least 1, or None for no bound; got {value!r}")
+
+
+def _check_seconds(name: str, value: Any, *, zero_ok: bool) -> None:
+    if value is None:
+        return
+    valid = isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+    if not valid or value < 0 or (value == 0 and not zero_ok):
+        least = "0 or more" if zero_ok else "more than 0"
+        raise UserError(f"RunConfig.{name} must be {least} (seconds); got {value!r}")

@@ -1,0 +1,47 @@
+"""The items a history is made of, and their JSON."""
+
+from __future__ import annotations
+
+from agentrun.core.items import (
+    AssistantMessage,
+    ContentPart,
+    FilePart,
+    ImagePart,
+    InputItem,
+    Item,
+    Reasoning,
+    RunInput,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolOutput,
+    ToolStatus,
+    UserMessage,
+    dump_items,
+    items_from_json,
+    items_to_json,
+    parse_input,
+    parse_items,
+)
+
+__all__ = [
+    "AssistantMessage",
+    "ContentPart",
+    "FilePart",
+    "ImagePart",
+    "InputItem",
+    "Item",
+    "Reasoning",
+    "RunInput",
+    "SystemMessage",
+    "TextPart",
+    "ToolCall",
+    "ToolOutput",
+    "ToolStatus",
+    "UserMessage",
+    "dump_items",
+    "items_from_json",
+    "items_to_json",
+    "parse_input",
+    "parse_items",
+]

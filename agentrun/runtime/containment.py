@@ -1,0 +1,268 @@
+"""Calling user code so that it can be cancelled, gets to clean up, and cannot take anything else down.
+
+Cancel scopes re-deliver cancellation at every await, so ``try: ... finally: await session.close()`` would be cut in
+its ``finally``. `Contained` relays the user's coroutine step by step. The first cancellation that reaches it raises a
+shield just outside, with a deadline: from then on the code may await in peace until its grace is over.
+
+What else was considered: running user code in a task that is never cancelled and told through an event (ordinary
+code does not look at events), and shielding from the start (then nothing is ever cancelled).
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
+
+import anyio
+
+__all__ = ["Contained", "Outcome", "bounded", "is_scoped_cancellation", "only_cancellations", "split_cancelled"]
+
+_T = TypeVar("_T")
+
+Ending: TypeAlias = Literal["returned", "raised", "cancelled", "foreign_cancellation", "native_cancellation"]
+"""How contained code ended.
+
+``cancelled``: we asked for it and it stopped. ``foreign_cancellation``: it let a cancellation out that nobody asked
+for. ``native_cancellation``: somebody called ``Task.cancel()`` on the task (asyncio only).
+"""
+
+
+def split_cancelled(
+    exc: BaseException, cancelled_class: type[BaseException]
+) -> tuple[BaseException | None, BaseException | None]:
+    """Split an exception, group or not, into its cancellations and everything else.
+
+    trio mixes cancellations and errors in one group, which neither ``except Exception`` nor ``except Cancelled``
+    catches; this takes it apart.
+    """
+    if isinstance(exc, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        return group.split(cancelled_class)
+    return (exc, None) if isinstance(exc, cancelled_class) else (None, exc)
+
+
+def only_cancellations(exc: BaseException) -> bool:
+    """Whether ``exc`` is a cancellation, or a group of nothing else, on the running backend."""
+    return split_cancelled(exc, anyio.get_cancelled_exc_class())[1] is None
+
+
+def is_scoped_cancellation(exc: BaseException) -> bool:
+    """Whether ``exc`` is a cancellation that a cancel scope delivered, rather than a native ``Task.cancel()``.
+
+    On asyncio, anyio marks its own by their message; on trio there are no others.
+    """
+    if not only_cancellations(exc):
+        return False
+    if type(exc).__module__.startswith("asyncio"):
+        return bool(exc.args) and str(exc.args[0]).startswith("Cancelled via cancel scope ")
+    return True
+
+
+class Outcome(Generic[_T]):
+    """What came of a piece of user code.
+
+    Attributes:
+        ending: How it ended.
+        value: What it returned.
+        error: What it raised, without the cancellations. Together with ``ending="cancelled"`` it is what its
+            cleanup raised.
+        swallowed: It was cancelled, noticed (the cancellation was thrown in), and returned nevertheless.
+        grace_expired: Its cleanup took longer than its grace.
+    """
+
+    __slots__ = ("ending", "error", "grace_expired", "swallowed", "value")
+
+    def __init__(
+        self,
+        ending: Ending,
+        *,
+        value: _T | None = None,
+        error: BaseException | None = None,
+        swallowed: bool = False,
+        grace_expired: bool = False,
+    ) -> None:
+        self.ending = ending
+        self.value = value
+        self.error = error
+        self.swallowed = swallowed
+        self.grace_expired = grace_expired
+
+
+_NEVER: Final = math.inf
+
+
+class Contained(Generic[_T]):
+    """One call of user code. Make it, then ``await contained.run(coroutine)`` once; ``cancel`` may come any time.
+
+    Attributes:
+        scope: Cancel it to cancel the code; it may have a deadline, too. Everything the code does happens inside.
+        delivered: Whether the cancellation has reached the code.
+    """
+
+    __slots__ = ("_ambiguous", "_cancelled_class", "_coro", "_grace", "_grace_scope", "_on_delivered", "delivered", "scope")
+
+    def __init__(self, grace: float, *, timeout: float | None = None, on_delivered: Callable[[], None] | None = None) -> None:
+        """Args:
+        grace: Seconds the code has to clean up, from the moment the cancellation reaches it.
+        timeout: Seconds after which the code is cancelled by itself.
+        on_delivered: Called, synchronously, when the cancellation reaches the code.
+        """
+        self.scope = anyio.CancelScope()
+        if timeout is not None:
+            self.scope.deadline = anyio.current_time() + timeout
+        self.delivered = False
+        self._grace = grace
+        self._grace_scope = anyio.CancelScope()
+        self._on_delivered = on_delivered
+        self._ambiguous = False
+
+    @property
+    def grace_expired(self) -> bool:
+        """Whether the cleanup has taken longer than its grace."""
+        return self._grace_scope.cancel_called
+
+    async def run(
+        self,
+        coro: Coroutine[Any, Any, _T],
+        *,
+        unwind: Callable[[BaseException | None], Coroutine[Any, Any, None] | None] | None = None,
+    ) -> Outcome[_T]:
+        """Run ``coro`` and say what came of it. Never raises what the code raised.
+
+        Args:
+            coro: The user's coroutine.
+            unwind: Called afterwards in the same place, with what the code raised; the coroutine it returns, if it
+                does, is awaited there: it may leave context managers that the code entered through the runtime.
+
+        A checkpoint exactly when ``coro`` is one.
+        """
+        self._cancelled_class = anyio.get_cancelled_exc_class()
+        self._coro = coro
+        native_before = _native_cancellations()
+        value: _T | None = None
+        raised: BaseException | None = None
+        with self.scope:
+            with self._grace_scope:
+                try:
+                    value = await self
+                except BaseException as exc:  # noqa: BLE001 - classified below; nothing is lost
+                    raised = exc
+                unwinding = unwind(raised) if unwind is not None else None
+                if unwinding is not None:
+                    self.protect()
+                    await unwinding
+        return self._classify(value, raised, native_before)
+
+    def protect(self) -> None:
+        """Shield what follows in this call from its cancellation, for one grace from now on.
+
+        Does nothing once the grace has expired: a cancelled scope stays cancelled.
+        """
+        self._grace_scope.shield = True
+        self._grace_scope.deadline = anyio.current_time() + self._grace
+
+    def _classify(self, value: _T | None, raised: BaseException | None, native_before: int) -> Outcome[_T]:
+        asked = self.scope.cancel_called
+        expired = self._grace_scope.cancel_called
+        native = _native_cancellations() - native_before
+        if raised is None:
+            return Outcome("returned", value=value, swallowed=asked and self.delivered, grace_expired=expired)
+        cancellation, error = split_cancelled(raised, self._cancelled_class)
+        # The traceback holds frames, the frames hold this object: break the cycle, thousands of runs may follow.
+        if cancellation is None and not (asked and self.delivered):
+            return Outcome("raised", error=error, grace_expired=expired)
+        if asked:
+            return Outcome("cancelled", error=error, grace_expired=expired)
+        if native > 0:
+            return Outcome("native_cancellation", error=error, grace_expired=expired)
+        return Outcome("foreign_cancellation", error=error, grace_expired=expired)
+
+    # The relay: an awaitable that passes every step on to the coroutine and watches what goes in --------------
+
+    def __await__(self) -> Generator[Any, Any, _T]:
+        return cast("Generator[Any, Any, _T]", self)
+
+    def __iter__(self) -> Contained[_T]:
+        return self
+
+    def __next__(self) -> Any:
+        return self._step(None)
+
+    def send(self, value: Any) -> Any:
+        """Resume the coroutine. trio hands a cancellation in as a value: an ``outcome.Error``."""
+        if value is not None and isinstance(getattr(value, "error", None), self._cancelled_class):
+            self._notice()
+        return self._step(value)
+
+    def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
+        """Resume the coroutine with an exception. asyncio throws a cancellation in."""
+        exc = typ if val is None else val
+        if isinstance(exc, self._cancelled_class) or (isinstance(exc, type) and issubclass(exc, self._cancelled_class)):
+            self._notice()
+        result = self._coro.throw(exc)
+        if self._ambiguous:
+            self._resolve()
+        return result
+
+    def close(self) -> None:
+        """Close the coroutine."""
+        self._coro.close()
+
+    def _step(self, value: Any) -> Any:
+        result = self._coro.send(value)
+        if self._ambiguous:
+            self._resolve()
+        return result
+
+    def _notice(self) -> None:
+        """A cancellation is about to reach the code: raise the shield, if it is ours."""
+        if self.delivered or not self.scope.cancel_called:
+            return  # a timeout of the code's own, or one that came from elsewhere
+        self.delivered = True
+        self._grace_scope.shield = True
+        if anyio.current_effective_deadline() == -math.inf:
+            # A scope of the code's own is cancelled too, and may claim this cancellation for itself. Look again
+            # when it has been left.
+            self._ambiguous = True
+        self._grace_scope.deadline = anyio.current_time() + self._grace
+        if self._on_delivered is not None:
+            self._on_delivered()
+
+    def _resolve(self) -> None:
+        """The code goes on awaiting after a cancellation that may have been its own: deliver ours if it was."""
+        if anyio.current_effective_deadline() != -math.inf:
+            self._ambiguous = False
+            self.delivered = False
+            self._grace_scope.deadline = _NEVER
+            self._grace_scope.shield = False
+
+
+def _native_cancellations() -> int:
+    """How often ``Task.cancel()`` is in force on the current task; 0 on trio."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return 0
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return 0  # trio: no running loop
+    return 0 if task is None else task.cancelling()
+
+
+async def bounded(call: Callable[[], Awaitable[_T] | _T], grace: float) -> Outcome[_T]:
+    """Call cleanup code of the user's: shielded from every cancellation, for at most ``grace`` seconds.
+
+    A checkpoint exactly when ``call`` is one.
+    """
+    contained: Contained[_T] = Contained(grace=0.0, timeout=grace)
+    contained.scope.shield = True
+
+    async def invoke() -> _T:
+        result = call()
+        if isinstance(result, Awaitable):
+            return await cast("Awaitable[_T]", result)
+        return cast(_T, result)
+
+    return await contained.run(invoke())

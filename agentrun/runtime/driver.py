@@ -1,0 +1,264 @@
+"""The driver: the one task that moves a run forward.
+
+It asks the turn machine what comes next, does it, and asks again. It lives in a shield of its own, so whatever ends
+the run reaches it in order: the model stream first, then the tools, then sessions and hooks, then the terminal event.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import anyio
+
+from agentrun.core.errors import ModelBehaviorError, TimeLimitExceeded
+from agentrun.core.events import RunEnded, RunStarted, RunStatus
+from agentrun.core.items import AssistantMessage, Item, ToolOutput
+from agentrun.core.results import RunResult
+from agentrun.core.transcript import Transcript
+from agentrun.core.turns import CallModel, CheckOutput, RunTools
+from agentrun.runtime.containment import bounded, only_cancellations
+from agentrun.runtime.model_call import call_model
+from agentrun.runtime.run import Run, describe_error
+from agentrun.runtime.services import NoCallServices
+from agentrun.runtime.tool_batch import ToolBatch
+
+__all__ = ["drive"]
+
+
+async def drive(run: Run, first_input: tuple[Item, ...]) -> None:
+    """The task of the driver. Never raises; the ending is in ``run.result`` when ``run.done`` is set."""
+    with anyio.CancelScope(shield=True):
+        try:
+            if run.config.max_seconds is not None:
+                run.start_timer(run.config.max_seconds, functools.partial(_time_is_up, run))
+            await _main(run, first_input)
+        except BaseException as exc:  # noqa: BLE001 - a native cancellation of this very task, Ctrl-C, or our own bug
+            if only_cancellations(exc):
+                run.cancel()
+            else:
+                run.fail(exc)
+        try:
+            await _wind_up(run)
+        except BaseException as exc:  # noqa: BLE001 - as above; the ending is told whatever happens
+            if not only_cancellations(exc):
+                run.errors.append(exc)
+        # Synchronous from here on, so that nothing can come between the ending and its being told.
+        _tell_ending(run)
+
+
+async def _main(run: Run, first_input: tuple[Item, ...]) -> None:
+    machine = run.machine
+    run.publish(RunStarted(run.id, run.agent.name))
+    if run.hooks:
+        await _start_hooks(run)
+    if run.session is not None and not machine.ending:
+        await _load_session(run)
+    while True:
+        action = machine.next_action()
+        if isinstance(action, CallModel):
+            await call_model(run, first_input)
+            if machine.turns_taken:
+                first_input = ()
+        elif isinstance(action, RunTools):
+            if run.guards.busy:
+                await _wait_for_guardrails(run)
+            run.phase = "tools"
+            batch = ToolBatch(run, action.calls)
+            await batch.run()
+            batch.hand_over()
+        elif isinstance(action, CheckOutput):
+            await _check_output(run, action.message)
+        elif run.session is not None and run.saved < len(machine.transcript) and not run.session_failed:
+            await _save_session(run)
+            continue  # something may have come in meanwhile, and saving may have failed
+        else:
+            run.phase = "ending"
+            machine.finish(action.status)
+            return
+        if run.session is not None and run.saved < len(machine.transcript) and not run.session_failed:
+            await _save_session(run)
+
+
+async def _wait_for_guardrails(run: Run) -> None:
+    run.phase = "guardrails"
+    await run.guards.settle(until_stopped=True)
+
+
+async def _check_output(run: Run, message: AssistantMessage) -> None:
+    """Parse the final answer and show it to the output guardrails."""
+    machine, agent = run.machine, run.agent
+    if run.guards.busy:
+        await _wait_for_guardrails(run)
+        if machine.ending:
+            return
+    try:
+        output = _parse_output(agent, message)
+    except ModelBehaviorError as exc:
+        run.fail(exc)
+        return
+    if agent.output_guardrails:
+        run.phase = "guardrails"
+        run.guards.start(agent.output_guardrails, "output", output)
+        await run.guards.settle()
+        if machine.ending:
+            return
+    run.output = output
+    machine.accept_output()
+
+
+def _parse_output(agent: Any, message: AssistantMessage) -> Any:
+    if agent.output_schema is None:
+        return message.text
+    if message.refusal is not None:
+        raise ModelBehaviorError(f"the model refused to give the output of agent {agent.name!r}: {message.refusal}")
+    try:
+        return agent.parse_output(message.text)
+    except ValueError as exc:
+        raise ModelBehaviorError(
+            f"the model's answer does not match the output_type of agent {agent.name!r}: {exc}"
+        ) from exc
+
+
+# Sessions and hooks ------------------------------------------------------------------------------------------------
+
+
+async def _load_session(run: Run) -> None:
+    session = run.session
+    assert session is not None
+    outcome = await run.step("session", "load", session.load())
+    if outcome.error is not None or outcome.ending == "foreign_cancellation":
+        run.session_failed = True
+        run.fail(outcome.error or run.foreign_cancellation("the session"))
+        return
+    if outcome.value is None:
+        return
+    machine = run.machine
+    try:
+        earlier = Transcript(outcome.value)
+    except Exception as exc:  # noqa: BLE001 - what a session gives is input like any other
+        run.session_failed = True
+        run.fail(exc)
+        return
+    run.saved = len(earlier)
+    earlier.append_input(machine.transcript.view())
+    earlier.begin_new_items()
+    machine.transcript = earlier
+
+
+async def _save_session(run: Run) -> None:
+    session = run.session
+    assert session is not None
+    transcript = run.machine.transcript
+    upto = len(transcript)
+    outcome = await run.step("session", "append", session.append(transcript.since(run.saved)), finish=True)
+    if outcome.ending == "returned":
+        run.saved = upto
+        return
+    run.session_failed = True
+    run.fail(outcome.error or TimeoutError("the session did not store the history within the cleanup grace"))
+
+
+async def _start_hooks(run: Run) -> None:
+    for hooks in run.hooks:
+        run.started_hooks.append(hooks)
+        outcome = await run.step("hook", "on_run_start", hooks.on_run_start(run.context(NoCallServices(run))))
+        if outcome.ending == "raised":
+            assert outcome.error is not None
+            run.cleanup_error(outcome.error, "hook on_run_start")
+
+
+# The end -----------------------------------------------------------------------------------------------------------
+
+
+def _time_is_up(run: Run) -> None:
+    limit = run.config.max_seconds
+    assert limit is not None
+    used = anyio.current_time() - run.started_at
+    run.fail(TimeLimitExceeded(f"the run took longer than max_seconds={limit:g}", limit=limit, used=used))
+
+
+async def _wind_up(run: Run) -> None:
+    """Wait for what is still alive, and tell the hooks."""
+    machine = run.machine
+    if run.guards.busy:
+        run.guards.cancel()
+        await run.guards.settle()
+    if machine.status is None:
+        _close_what_is_open(run)
+        machine.finish(_status(run))
+    for scope in run.timers:
+        scope.cancel()
+    if run.started_hooks:
+        result = _result(run)
+        for hooks in run.started_hooks:
+            ctx = run.context(NoCallServices(run))
+            ended = await bounded(functools.partial(hooks.on_run_end, ctx, result), run.config.cleanup_grace)
+            run.note_bounded(ended, "hook on_run_end")
+
+
+def _close_what_is_open(run: Run) -> None:
+    """The driver was broken off in the middle: bring the history to a valid end all the same."""
+    machine = run.machine
+    machine.cut_model_call()
+    for call in machine.open_calls:
+        machine.tool_ended(ToolOutput(call.call_id, f"Cancelled before it finished: {run.stop_reason}.", "cancelled"))
+
+
+def _status(run: Run) -> RunStatus:
+    machine = run.machine
+    if machine.failure is not None:
+        return "failed"
+    if machine.interrupts.current is not None and not machine.cancelled:
+        return "interrupted"
+    return "cancelled"
+
+
+def _result(run: Run) -> RunResult[Any]:
+    machine = run.machine
+    status = machine.status
+    assert status is not None
+    return RunResult(
+        run_id=run.id,
+        status=status,
+        output=run.output if status == "completed" else None,
+        items=machine.transcript.new_items(),
+        history=machine.transcript.since(0),
+        agent=run.agent.name,
+        usage=machine.usage.copy(),
+        turns=machine.turns_taken,
+        interrupt=machine.interrupts.current,
+        undelivered=run.undelivered(),
+        pending_approvals=run.pending_approvals,
+        guardrail_results=tuple(run.guardrail_results),
+        error=machine.failure,
+        errors=tuple(run.errors),
+        teardown=run.report,
+    )
+
+
+def _tell_ending(run: Run) -> None:
+    """Make the result, refuse further input, and tell the ending: one step, and total."""
+    machine = run.machine
+    if machine.status is None:
+        _close_what_is_open(run)
+        machine.finish(_status(run))
+    for scope in run.timers:
+        scope.cancel()
+    if run.teardown_started_at is not None:
+        run.report.seconds = anyio.current_time() - run.teardown_started_at
+    result = _result(run)
+    machine.inbox.close()
+    run.result = result
+    failure = machine.failure
+    if failure is not None and hasattr(failure, "result"):
+        failure.result = result  # type: ignore[attr-defined]
+    reason: str | None = None
+    if result.status == "failed" and failure is not None:
+        reason = describe_error(failure)
+    elif result.status == "interrupted" and result.interrupt is not None:
+        reason = result.interrupt.reason
+    elif result.status == "cancelled":
+        reason = "cancelled from outside"
+    run.hub.end(RunEnded(result.status, reason))
+    run.done.set()

@@ -1,0 +1,243 @@
+"""The event hub: one run publishes, any number of watchers read, and no watcher can hold up an interrupt.
+
+``publish`` is synchronous: it never waits and never raises, so it may be called on any path, also one that is being
+torn down. Pressure is applied elsewhere: between two deltas the driver asks whether a watcher lags, and waits there,
+inside the scope that an interrupt cancels. Buffers are therefore bounded by the watcher's ``buffer`` for deltas, plus
+the few structural events of the step under way.
+
+What else was considered: a memory object stream per watcher (a send waits, or drops without saying so, and costs
+several times as much per event), and one shared log with cursors (the slowest watcher would keep everything alive).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from types import TracebackType
+from typing import Final, Literal, TypeAlias
+
+import anyio
+import anyio.lowlevel
+
+from agentrun.core.errors import UserError
+from agentrun.core.events import Event, EventsDropped, ReasoningDelta, TextDelta, ToolCallDelta, ToolProgress, with_path
+
+__all__ = ["EventHub", "EventStream", "Overflow"]
+
+Overflow: TypeAlias = Literal["wait", "drop"]
+
+_DELTAS: Final = frozenset((TextDelta, ReasoningDelta, ToolCallDelta, ToolProgress))
+# So many events are kept for the first watcher, if it comes late.
+_PRELUDE: Final = 256
+# A watcher with events in its buffer goes through the event loop only every so often.
+_BATCH: Final = 32
+
+
+class EventStream:
+    """One watcher's view of a run: an asynchronous iterator of events that ends after the terminal event.
+
+    Also an async context manager, which unsubscribes on leaving; so does ``aclose()``, and dropping the last reference
+    to the stream (as ``break`` in an ``async for`` over it does).
+    """
+
+    __slots__ = ("__weakref__", "_buffer", "_closed", "_dropped", "_ended", "_hub", "_low_water", "_queue", "_since_checkpoint", "_waiter", "overflow")
+
+    def __init__(self, hub: EventHub, buffer: int, overflow: Overflow) -> None:
+        self._hub = hub
+        self._buffer = buffer
+        self.overflow: Overflow = overflow
+        self._queue: deque[Event] = deque()
+        self._dropped = 0
+        self._waiter: anyio.Event | None = None
+        self._ended = False
+        self._closed = False
+        self._since_checkpoint = 0
+        # A watcher that lagged is let catch up by half before the model stream goes on: fewer switches back and forth.
+        self._low_water = buffer // 2
+
+    @property
+    def lagging(self) -> bool:
+        """Whether the model stream waits for this watcher."""
+        return len(self._queue) >= self._buffer and self.overflow == "wait" and not self._closed
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> Event:
+        """The next event. Waits if there is none; a checkpoint then, and every few events otherwise."""
+        queue = self._queue
+        if queue and self._since_checkpoint < _BATCH:
+            self._since_checkpoint += 1
+        else:
+            self._since_checkpoint = 0
+            await self._wait()
+        if not queue:
+            raise StopAsyncIteration
+        event = queue.popleft()
+        if len(queue) == self._low_water:
+            self._hub.room()
+        return event
+
+    async def _wait(self) -> None:
+        if self._queue or self._ended or self._closed:
+            await anyio.lowlevel.checkpoint()
+            return
+        if self._waiter is not None:
+            raise UserError("two tasks iterate over the same event stream; call run.events() once for each of them")
+        self._waiter = anyio.Event()
+        try:
+            await self._waiter.wait()
+        finally:
+            self._waiter = None
+
+    def _put(self, event: Event) -> None:
+        if self._closed:
+            return
+        length = len(self._queue)
+        if length >= self._buffer:
+            # A tool's progress cannot be slowed down, since telling it is synchronous: past twice the buffer it is lost.
+            kind = type(event)
+            if (kind in _DELTAS and self.overflow == "drop") or (kind is ToolProgress and length >= 2 * self._buffer):
+                self._dropped += 1
+                return
+        if self._dropped:
+            self._queue.append(EventsDropped(self._dropped))
+            self._dropped = 0
+        self._queue.append(event)
+        if self._waiter is not None:
+            self._waiter.set()
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._waiter is not None:
+            self._waiter.set()
+
+    def close(self) -> None:
+        """Unsubscribe. Synchronous; may be called any number of times."""
+        self._closed = True
+        self._queue.clear()
+        self._end()
+        self._hub.unsubscribe(self)
+
+    async def aclose(self) -> None:
+        """Unsubscribe. Not a checkpoint."""
+        self.close()
+
+    async def __aenter__(self) -> EventStream:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class EventHub:
+    """What a run publishes to."""
+
+    __slots__ = ("_ended", "_parent", "_path", "_prelude", "_prelude_lost", "_room", "_streams", "waiting")
+
+    def __init__(self, parent: EventHub | None = None, path: tuple[str, ...] = ()) -> None:
+        """Args:
+        parent: The hub of the run this one is nested in; it gets every event, too, with ``path`` in front.
+        path: The id of the tool call in which this run is nested.
+        """
+        self._parent = parent
+        self._path = path
+        # Weak: a watcher that was dropped without a word must not slow the run for ever.
+        self._streams: list[weakref.ref[EventStream]] = []
+        self._prelude: deque[Event] | None = deque(maxlen=_PRELUDE)
+        self._prelude_lost = 0
+        self._room: anyio.Event | None = None
+        self._ended = False
+        self.waiting = False
+
+    @property
+    def lagging(self) -> bool:
+        """Whether some watcher, of this run or of one it is nested in, is too slow."""
+        return self.lagging_here or (self._parent is not None and self._parent.lagging)
+
+    @property
+    def lagging_here(self) -> bool:
+        """Whether a watcher of this very run is too slow."""
+        for ref in self._streams:
+            stream = ref()
+            if stream is not None and stream.lagging:
+                return True
+        return False
+
+    def subscribe(self, buffer: int, overflow: Overflow) -> EventStream:
+        """A new watcher. The first one also gets what happened before it came."""
+        stream = EventStream(self, buffer, overflow)
+        if self._prelude is not None:
+            if self._prelude_lost:
+                stream._queue.append(EventsDropped(self._prelude_lost))
+            stream._queue.extend(self._prelude)
+            self._prelude = None
+        if self._ended:
+            stream._end()
+        else:
+            self._streams.append(weakref.ref(stream, self._forget))
+        return stream
+
+    def unsubscribe(self, stream: EventStream) -> None:
+        """Remove a watcher."""
+        self._streams = [ref for ref in self._streams if ref() not in (None, stream)]
+        self.room()
+
+    def _forget(self, ref: weakref.ref[EventStream]) -> None:
+        if ref in self._streams:
+            self._streams = [other for other in self._streams if other is not ref]
+            self.room()
+
+    def publish(self, event: Event) -> None:
+        """Give an event to every watcher. Never waits, never raises; after the end it does nothing."""
+        if self._ended:
+            return
+        prelude = self._prelude
+        if prelude is not None:
+            if len(prelude) == _PRELUDE:
+                self._prelude_lost += 1
+            prelude.append(event)
+        else:
+            for ref in self._streams:
+                stream = ref()
+                if stream is not None:
+                    stream._put(event)
+        if self._parent is not None:
+            self._parent.publish(with_path(event, self._path))
+
+    def end(self, event: Event) -> None:
+        """Publish the terminal event and end all streams."""
+        if self._ended:
+            return
+        self.publish(event)
+        self._ended = True
+        for ref in self._streams:
+            stream = ref()
+            if stream is not None:
+                stream._end()
+        self._streams = []
+        self.room()
+
+    def room(self) -> None:
+        """A watcher has caught up or gone: whoever waits may look again."""
+        if self._room is not None:
+            self._room.set()
+        if self._parent is not None:
+            self._parent.room()
+
+    async def wait_for_watchers(self) -> None:
+        """Let the watchers run, and wait while one of them lags. Always a checkpoint."""
+        await anyio.lowlevel.checkpoint()
+        hub: EventHub | None = self
+        self.waiting = True
+        try:
+            while hub is not None:
+                while hub.lagging_here:
+                    if hub._room is None or hub._room.is_set():
+                        hub._room = anyio.Event()
+                    await hub._room.wait()
+                hub = hub._parent
+        finally:
+            self.waiting = False

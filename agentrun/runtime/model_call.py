@@ -1,0 +1,220 @@
+"""One call of the model: what goes before it, the stream, and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from agentrun.core.errors import ModelError
+from agentrun.core.events import (
+    InputDelivered,
+    ModelCallEnded,
+    ModelCallStarted,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    TurnStarted,
+)
+from agentrun.core.inbox import InboxEntry
+from agentrun.core.items import Item
+from agentrun.core.model import Model, ModelRequest, ModelSettings, ToolSpec
+from agentrun.core.response import ResponseBuilder
+from agentrun.runtime.containment import bounded
+from agentrun.runtime.run import Run
+from agentrun.runtime.services import NoCallServices
+
+if TYPE_CHECKING:
+    from agentrun.runtime.agent import Agent
+    from agentrun.runtime.guardrails import InputGuardrail
+
+__all__ = ["call_model"]
+
+# A stream that never waits must not keep the event loop to itself.
+_DELTAS_PER_CHECKPOINT = 64
+_DELTAS = frozenset((TextDelta, ReasoningDelta, ToolCallDelta))
+_NO_SETTINGS = ModelSettings()
+
+
+async def call_model(run: Run, first_input: tuple[Item, ...]) -> None:
+    """Take the turn's model call. ``first_input`` is the run's own input in its first turn, else empty.
+
+    Returns early, with no turn taken, when the run is to stop before the model was called. A checkpoint unless the
+    model's stream is none.
+    """
+    machine, agent = run.machine, run.agent
+    entries = await _pass_blocking_guardrails(run, first_input)
+    if entries is None:
+        return
+    prepared = _plain(run, agent) if _is_plain(agent) else await _prepare(run, agent)
+    if prepared is None:
+        return
+    instructions, tools = prepared
+    if run.hub.lagging:
+        await run.step("run", "waiting for watchers", run.hub.wait_for_watchers())
+        if machine.ending:
+            return
+    # From here to the stream there is no await: what is due now is part of this very call.
+    due = machine.due_input()
+    if len(due) != len(entries) and _has_blocking(agent):
+        return  # more came while those before it were looked at; the driver comes back here at once
+    builder = machine.begin_model_call(due)
+    turn, model = machine.turn, run.models[id(agent)]
+    run.publish(TurnStarted(turn, agent.name))
+    for entry in due:
+        run.publish(InputDelivered(entry.id, turn))
+    run.publish(ModelCallStarted(turn, model_name(model)))
+    fresh = first_input + tuple(item for entry in due for item in entry.items)
+    if fresh and agent.input_guardrails:
+        racing = [g for g in cast("Sequence[InputGuardrail]", agent.input_guardrails) if not g.blocking]
+        run.guards.start(racing, "input", fresh)
+    request = ModelRequest(
+        instructions,
+        machine.transcript.view(),
+        tools,
+        (agent.model_settings or _NO_SETTINGS).merged_with(run.config.model_settings),
+        agent.output_schema,
+    )
+    run.phase = "model"
+    outcome = await run.step(
+        "model", model_name(model), _stream(run, model, request, builder), ignores_cut=False
+    )
+    _end(run, turn, builder, outcome.ending, outcome.error, cut=outcome.swallowed)
+    if run.hooks:
+        await _end_hooks(run, builder)
+
+
+def _end(
+    run: Run, turn: int, builder: ResponseBuilder, ending: str, error: BaseException | None, *, cut: bool
+) -> None:
+    machine = run.machine
+    status: Literal["completed", "interrupted", "failed"]
+    if ending == "returned" and not cut:
+        status = "completed"
+        calls = machine.end_model_call()
+        if calls and (limit := machine.limits.before_tools(len(calls), machine.usage)):
+            run.fail(limit)
+    else:
+        machine.cut_model_call()
+        status = "failed" if ending in ("raised", "foreign_cancellation") else "interrupted"
+        if ending == "raised":
+            assert error is not None
+            run.fail(error)
+        elif ending == "foreign_cancellation":
+            run.fail(ModelError("the model's stream let a cancellation out that agentrun did not ask for"))
+    run.publish(ModelCallEnded(turn, status, builder.usage, builder.finish_reason))
+    builder.outcome = status
+
+
+async def _stream(run: Run, model: Model, request: ModelRequest, builder: ResponseBuilder) -> None:
+    """Read the model's stream to its end. Runs contained, and is cancelled there."""
+    hub = run.hub
+    feed, publish = builder.feed, hub.publish
+    if run.config.input_filter is not None:
+        filtered: Any = run.config.input_filter(request)
+        request = cast(ModelRequest, await filtered if isinstance(filtered, Awaitable) else filtered)
+        if not isinstance(request, ModelRequest):
+            raise TypeError(f"RunConfig.input_filter must return a ModelRequest, not {type(request).__name__}")
+    for hooks in run.hooks:
+        run.model_hooks.append(hooks)
+        try:
+            await hooks.on_model_start(run.context(NoCallServices(run)), request)
+        except Exception as exc:  # noqa: BLE001 - a hook never decides what happens
+            run.cleanup_error(exc, "hook on_model_start")
+    count = 0
+    async with model.stream(request) as events:
+        async for event in events:
+            feed(event)
+            if type(event) in _DELTAS:
+                publish(cast("TextDelta", event))
+                count += 1
+                if count >= _DELTAS_PER_CHECKPOINT or hub.lagging:
+                    count = 0
+                    await hub.wait_for_watchers()
+
+
+async def _end_hooks(run: Run, builder: ResponseBuilder) -> None:
+    while run.model_hooks:
+        hooks = run.model_hooks.pop(0)
+        ctx = run.context(NoCallServices(run))
+        ended = await bounded(_call(hooks.on_model_end, ctx, builder.outcome), run.config.cleanup_grace)
+        run.note_bounded(ended, "hook on_model_end")
+
+
+def _call(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
+    return lambda: function(*args)
+
+
+def model_name(model: Model) -> str:
+    """What the model calls itself: its ``name`` or ``model`` attribute, or its class."""
+    for attribute in ("name", "model"):
+        value = getattr(model, attribute, None)
+        if isinstance(value, str) and value:
+            return value
+    return type(model).__name__
+
+
+# Before the call ---------------------------------------------------------------------------------------------------
+
+
+def _has_blocking(agent: Agent[Any, Any]) -> bool:
+    return any(g.blocking for g in cast("Sequence[InputGuardrail]", agent.input_guardrails))
+
+
+async def _pass_blocking_guardrails(run: Run, first_input: tuple[Item, ...]) -> list[InboxEntry] | None:
+    """Run the blocking input guardrails on all that the call would take in; ``None`` if the run is to stop."""
+    entries = run.machine.due_input()
+    if not _has_blocking(run.agent):
+        return entries
+    run.phase = "guardrails"
+    first = () if run.first_input_checked else first_input
+    fresh = first + tuple(item for entry in entries if entry.id not in run.checked for item in entry.items)
+    if fresh:
+        blocking = [g for g in cast("Sequence[InputGuardrail]", run.agent.input_guardrails) if g.blocking]
+        run.guards.start(blocking, "input", fresh)
+        await run.guards.settle(until_stopped=True)
+        if run.machine.ending:
+            return None
+        run.first_input_checked = True
+        run.checked.update(entry.id for entry in entries)
+    return entries
+
+
+def _is_plain(agent: Agent[Any, Any]) -> bool:
+    return not callable(agent.instructions) and all(tool.is_enabled is True for tool in agent.tool_map.values())
+
+
+def _plain(run: Run, agent: Agent[Any, Any]) -> tuple[str | None, Sequence[ToolSpec]]:
+    return cast("str | None", agent.instructions), agent.tool_specs
+
+
+async def _prepare(run: Run, agent: Agent[Any, Any]) -> tuple[str | None, Sequence[ToolSpec]] | None:
+    """Ask the agent's functions for instructions and enabled tools; ``None`` if the run is to stop."""
+    run.phase = "starting"
+    outcome = await run.step("run", f"preparing {agent.name}", _ask(run, agent))
+    if outcome.ending == "raised":
+        assert outcome.error is not None
+        run.fail(outcome.error)
+    elif outcome.ending == "foreign_cancellation":
+        run.fail(run.foreign_cancellation(f"preparing the call of agent {agent.name!r}"))
+    return None if run.machine.ending else outcome.value
+
+
+async def _ask(run: Run, agent: Agent[Any, Any]) -> tuple[str | None, Sequence[ToolSpec]]:
+    ctx = run.context(NoCallServices(run))
+    instructions: Any = agent.instructions
+    if callable(instructions):
+        instructions = instructions(ctx)
+        if isinstance(instructions, Awaitable):
+            instructions = await cast("Awaitable[Any]", instructions)
+        if instructions is not None and not isinstance(instructions, str):
+            raise TypeError(f"the instructions function of agent {agent.name!r} returned {type(instructions).__name__}")
+    tools: list[ToolSpec] = []
+    for tool in agent.tool_map.values():
+        enabled: Any = tool.is_enabled
+        if callable(enabled):
+            enabled = enabled(ctx)
+            if isinstance(enabled, Awaitable):
+                enabled = await cast("Awaitable[Any]", enabled)
+        if enabled:
+            tools.append(tool.spec)
+    return cast("str | None", instructions), (*tools, *agent.handoff_specs)

@@ -1,0 +1,408 @@
+"""Opening a run: checking what was passed, and the nursery around the driver.
+
+The host task (the one that executes the ``async with`` block) is the only one that outside cancellations reach. The
+driver is its child, behind a shield; when the block is left, the host tells it why and waits until it is done. So two,
+three or ten cancellations, native or scoped, hit a host that does nothing but wait, and waits on.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Literal, TypeAlias, TypeVar, cast
+
+import anyio
+import anyio.lowlevel
+
+from agentrun.core.config import RunConfig
+from agentrun.core.errors import UserError
+from agentrun.core.inbox import Inbox
+from agentrun.core.items import AssistantMessage, Item, Reasoning, RunInput, ToolCall, ToolOutput, parse_input
+from agentrun.core.model import Model
+from agentrun.core.results import RunResult, RunSnapshot
+from agentrun.core.transcript import Transcript
+from agentrun.core.turns import TurnMachine
+from agentrun.runtime.agent import Agent
+from agentrun.runtime.containment import is_scoped_cancellation, only_cancellations
+from agentrun.runtime.driver import drive
+from agentrun.runtime.guard_race import GuardRace
+from agentrun.runtime.handle import ActiveRun
+from agentrun.runtime.hooks import RunHooks
+from agentrun.runtime.run import Run
+from agentrun.runtime.tool_run import current_tool_run
+from agentrun.sessions.protocol import Session
+
+__all__ = ["open_run", "run", "run_sync"]
+
+DepsT = TypeVar("DepsT")
+OutputT = TypeVar("OutputT")
+
+_Response: TypeAlias = "tuple[AssistantMessage | Reasoning | ToolCall, ...]"
+
+_DEFAULT_CONFIG = RunConfig()
+
+
+def open_run(
+    agent: Agent[DepsT, OutputT],
+    input: RunInput | None = None,
+    *,
+    deps: DepsT | None = None,
+    session: Session | None = None,
+    resume_from: RunSnapshot | RunResult[Any] | None = None,
+    config: RunConfig | None = None,
+    hooks: RunHooks | Sequence[RunHooks] | None = None,
+) -> AbstractAsyncContextManager[ActiveRun[OutputT]]:
+    """Start a run and hold its handle: ``async with open_run(agent, "Hello") as live: ...``.
+
+    Leaving the block while the run is alive interrupts it (reason "left the run block") and waits for the teardown.
+    When the block has been left, nothing of the run is alive.
+
+    Args:
+        agent: Who is to work.
+        input: Text, an item, or a list of items or plain dicts (a whole history, too, such as ``result.history``).
+            May be left out with ``resume_from``.
+        deps: Anything, for tools, guardrails and instructions: ``ctx.deps``.
+        session: Where the conversation lives; its history comes first, and what this run adds is stored in it.
+        resume_from: A snapshot (or the result) of an ended run to go on from: its history, its undelivered inputs, its
+            agent, and its tool calls that wait for approval.
+        config: Settings of the run.
+        hooks: One or several `RunHooks`, besides the agent's own.
+
+    Raises:
+        UserError: At once, when an argument is not valid; the message names it.
+        Exception: When the block is left: what made the run fail, unless ``wait()`` has raised it before.
+    """
+    opening = _Opening(agent, input, deps, session, resume_from, config, hooks, default_on_approval="wait")
+    return cast("AbstractAsyncContextManager[ActiveRun[OutputT]]", opening)
+
+
+async def run(
+    agent: Agent[DepsT, OutputT],
+    input: RunInput | None = None,
+    *,
+    deps: DepsT | None = None,
+    session: Session | None = None,
+    resume_from: RunSnapshot | RunResult[Any] | None = None,
+    config: RunConfig | None = None,
+    hooks: RunHooks | Sequence[RunHooks] | None = None,
+) -> RunResult[OutputT]:
+    """Run an agent to its end and return the result. The arguments are those of `open_run`. A checkpoint.
+
+    Since nobody can approve anything here, a run in which a tool call needs approval ends as interrupted, with
+    ``result.pending_approvals``; go on with ``open_run(..., resume_from=result)``. ``RunConfig.on_approval`` changes
+    that.
+
+    Raises:
+        UserError: An argument is not valid.
+        Exception: What made the run fail.
+    """
+    opening = _Opening(agent, input, deps, session, resume_from, config, hooks, default_on_approval="end")
+    async with opening as live:
+        return cast("RunResult[OutputT]", await live.wait())
+
+
+def run_sync(
+    agent: Agent[DepsT, OutputT],
+    input: RunInput | None = None,
+    *,
+    deps: DepsT | None = None,
+    session: Session | None = None,
+    resume_from: RunSnapshot | RunResult[Any] | None = None,
+    config: RunConfig | None = None,
+    hooks: RunHooks | Sequence[RunHooks] | None = None,
+    backend: Literal["asyncio", "trio"] = "asyncio",
+) -> RunResult[OutputT]:
+    """`run` for scripts: starts an event loop, runs the agent to its end, and returns the result.
+
+    Args:
+        agent: As for `open_run`, and so are the others.
+        input: As for `open_run`.
+        deps: As for `open_run`.
+        session: As for `open_run`.
+        resume_from: As for `open_run`.
+        config: As for `open_run`.
+        hooks: As for `open_run`.
+        backend: The event loop: ``"asyncio"``, or ``"trio"`` if it is installed.
+
+    Raises:
+        UserError: An event loop is running in this thread already, or an argument is not valid.
+        Exception: What made the run fail.
+    """
+    if _in_event_loop():
+        raise UserError("run_sync() was called inside a running event loop; use `await agentrun.run(...)` there")
+    if backend not in ("asyncio", "trio"):
+        raise UserError(f"backend must be 'asyncio' or 'trio', not {backend!r}")
+    if backend == "trio":
+        try:
+            import trio  # noqa: F401
+        except ModuleNotFoundError as exc:
+            raise UserError("backend='trio' needs trio: pip install trio") from exc
+
+    async def main() -> RunResult[OutputT]:
+        return await run(
+            agent,
+            input,
+            deps=deps,
+            session=session,
+            resume_from=resume_from,
+            config=config,
+            hooks=hooks,
+        )
+
+    return anyio.run(main, backend=backend)
+
+
+def _in_event_loop() -> bool:
+    try:
+        anyio.get_current_task()
+    except anyio.NoEventLoopError:
+        return False
+    return True
+
+
+class _Opening:
+    """The async context manager behind `open_run`.
+
+    A class, not a generator: the way in and the way out are then plain code, and a traceback does not pass through
+    contextlib on its way.
+    """
+
+    def __init__(
+        self,
+        agent: Agent[Any, Any],
+        input: RunInput | None,
+        deps: Any,
+        session: Session | None,
+        resume_from: RunSnapshot | RunResult[Any] | None,
+        config: RunConfig | None,
+        hooks: RunHooks | Sequence[RunHooks] | None,
+        *,
+        default_on_approval: Literal["wait", "end"],
+    ) -> None:
+        if not isinstance(agent, Agent):
+            raise UserError(f"agent must be an Agent, not {type(agent).__name__}")
+        if config is not None and not isinstance(config, RunConfig):
+            raise UserError(f"config must be a RunConfig, not {type(config).__name__}")
+        if session is not None and not isinstance(session, Session):
+            raise UserError(f"session must have async methods load() and append(items); {type(session).__name__} has not")
+        if not _in_event_loop():
+            raise UserError("open_run() needs a running event loop; in a script, call agentrun.run_sync(...)")
+        self._config = config = config if config is not None else _DEFAULT_CONFIG
+        snapshot = resume_from.snapshot() if isinstance(resume_from, RunResult) else resume_from
+        if snapshot is not None and not isinstance(snapshot, RunSnapshot):
+            raise UserError(f"resume_from must be a RunSnapshot or a RunResult, not {type(snapshot).__name__}")
+        if input is None and snapshot is None:
+            raise UserError("input is missing: pass text, or items, or resume_from=...")
+        self._input = tuple(parse_input(input)) if input is not None else ()
+        self._snapshot = snapshot
+        self._agent = _resume_agent(agent, snapshot)
+        self._models = _resolve_models(self._agent, config)
+        self._deps = deps
+        self._session = session
+        self._hooks = _list_hooks(hooks, agent)
+        self._end_on_approval = (config.on_approval or default_on_approval) == "end"
+        self._machine = self._make_machine()
+        self._entered = False
+        self._run: Run
+        self._live: ActiveRun[Any]
+
+    def _make_machine(self) -> TurnMachine:
+        snapshot, config = self._snapshot, self._config
+        history: tuple[Item, ...] = ()
+        reopened: tuple[_Response, tuple[ToolOutput, ...]] | None = None
+        if snapshot is not None:
+            history, reopened = _reopen(snapshot)
+            if self._session is not None:
+                history = ()  # the session has it
+                if reopened is not None:
+                    raise UserError(
+                        "resume_from has tool calls that wait for approval, and a session stores them as cancelled; "
+                        "resume without the session, or without the approvals"
+                    )
+        transcript = Transcript((*history, *self._input))
+        machine = TurnMachine(transcript, limits=config.limits, inbox=Inbox(config.max_pending_injections))
+        if snapshot is not None:
+            for entry in snapshot.undelivered:
+                machine.inject(entry.items, entry.deliver)
+            if reopened is not None:
+                if self._input:
+                    raise UserError(
+                        "resume_from has tool calls that wait for approval, so input must wait until they are decided: "
+                        "leave input out, and inject it"
+                    )
+                machine.reopen(*reopened)
+        return machine
+
+    async def __aenter__(self) -> ActiveRun[Any]:
+        if self._entered:
+            raise UserError("an open_run(...) can be entered only once; call open_run again for another run")
+        self._entered = True
+        # A caller that is cancelled already shall not start anything.
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        parent = current_tool_run.get()
+        token = anyio.lowlevel.current_token()
+        if parent is not None and (parent.run.token != token or parent.ended):
+            parent = None  # a run of another event loop, or one that outlived the call it was started in
+        self._run = run = Run(
+            run_id=f"run_{uuid.uuid4().hex[:12]}",
+            agent=self._agent,
+            models=self._models,
+            machine=self._machine,
+            config=self._config,
+            deps=self._deps,
+            session=self._session,
+            hooks=self._hooks,
+            end_on_approval=self._end_on_approval,
+            parent=parent,
+        )
+        run.handle = self._live = ActiveRun(run)
+        run.guards = GuardRace(run)
+        if parent is not None:
+            parent.nested.append(run)
+        self._task_group = run.task_group = anyio.create_task_group()
+        await self._task_group.__aenter__()
+        self._task_group.start_soon(drive, run, self._input, name=f"agentrun {run.id}")
+        return self._live
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> bool:
+        run = self._run
+        if run.result is None:
+            self._tell_why(exc)
+        interruption = await self._wait_for_driver()
+        # The group is not told of the body's exception: its children are done and never raise, so it has nothing to
+        # cancel and nothing to add, and the caller shall see the exception itself, not a group of one.
+        try:
+            await self._task_group.__aexit__(None, None, None)
+        except BaseException as caught:  # noqa: BLE001 - a cancellation that reached the host in the last moment
+            if exc is None or not is_scoped_cancellation(caught):
+                interruption = interruption or caught
+        parent = run.parent
+        if parent is not None:
+            parent.nested.remove(run)
+            parent.run.machine.usage.add(run.machine.usage)
+        return self._leave(exc, interruption)
+
+    def _tell_why(self, exc: BaseException | None) -> None:
+        run = self._run
+        if exc is None:
+            run.interrupt("left the run block", "immediate", None)
+        elif isinstance(exc, (KeyboardInterrupt, SystemExit, GeneratorExit)) or only_cancellations(exc):
+            run.cancel()
+        else:
+            run.interrupt(f"the run block raised {type(exc).__name__}", "immediate", None)
+
+    async def _wait_for_driver(self) -> BaseException | None:
+        """Wait until the driver is done, whatever happens meanwhile; returns what happened.
+
+        The shield keeps scoped cancellations off. A native ``Task.cancel()`` goes through shields, and so does Ctrl-C
+        on trio: they are remembered, and raised when everything has been torn down.
+        """
+        run = self._run
+        interruption: BaseException | None = None
+        with anyio.CancelScope(shield=True):
+            while run.result is None:
+                try:
+                    await run.done.wait()
+                except BaseException as caught:  # noqa: BLE001 - kept and raised later
+                    if interruption is None or not isinstance(caught, Exception):
+                        interruption = caught
+                    run.cancel()
+        return interruption
+
+    def _leave(self, exc: BaseException | None, interruption: BaseException | None) -> bool:
+        """Decide what the block raises: of several, the one that matters."""
+        run = self._run
+        result = run.result
+        assert result is not None
+        failure = result.error if result.status == "failed" and not self._live._failure_told else None
+        if interruption is not None and (exc is None or not _is_stop(exc) or not isinstance(interruption, type(exc))):
+            # A cancellation always goes on. An error of the body stays visible as its context, as it does in any
+            # ``try: ... finally: await ...`` that is cancelled in its ``finally``.
+            interruption.__context__ = exc
+            raise interruption
+        if exc is not None:
+            if failure is not None and failure is not exc:
+                exc.add_note(f"The run had failed as well: {type(failure).__name__}: {failure}")
+            return False
+        if failure is not None:
+            self._live._failure_told = True
+            raise failure
+        return False
+
+
+def _is_stop(exc: BaseException) -> bool:
+    return isinstance(exc, (KeyboardInterrupt, SystemExit, GeneratorExit)) or only_cancellations(exc)
+
+
+def _list_hooks(hooks: RunHooks | Sequence[RunHooks] | None, agent: Agent[Any, Any]) -> list[RunHooks]:
+    given = [hooks] if isinstance(hooks, RunHooks) else list(hooks or ())
+    for hook in given:
+        if not isinstance(hook, RunHooks):
+            raise UserError(f"hooks must be RunHooks, not {type(hook).__name__}")
+    if agent.hooks is not None:
+        given.append(agent.hooks)
+    return given
+
+
+def _resolve_models(agent: Agent[Any, Any], config: RunConfig) -> dict[int, Model]:
+    """The model of each agent that may come to work, by the agent's id. Errors come now, not in mid-run."""
+    models: dict[int, Model] = {}
+    waiting = [agent]
+    while waiting:
+        current = waiting.pop()
+        if id(current) not in models:
+            models[id(current)] = _resolve_model(current, config)
+            waiting.extend(handoff.agent for handoff in current.handoff_map.values())
+    return models
+
+
+def _resolve_model(agent: Agent[Any, Any], config: RunConfig) -> Model:
+    model = config.model if config.model is not None else agent.model
+    if model is None:
+        raise UserError(
+            f"agent {agent.name!r} has no model: pass Agent(model=...) or RunConfig(model=...), such as "
+            "'openai:gpt-5.1-mini', 'local', or a model object"
+        )
+    if isinstance(model, str):
+        from agentrun.models.providers import model_from_string
+
+        return model_from_string(model)
+    if not isinstance(cast(object, model), Model):
+        raise UserError(f"agent {agent.name!r}: model must be a string or have a stream() method, not {type(model).__name__}")
+    return model
+
+
+def _resume_agent(agent: Agent[Any, Any], snapshot: RunSnapshot | None) -> Agent[Any, Any]:
+    if snapshot is None:
+        return agent
+    found = agent.find(snapshot.agent)
+    if found is None:
+        raise UserError(f"resume_from was taken when agent {snapshot.agent!r} was at work, which {agent.name!r} cannot reach")
+    return found
+
+
+def _reopen(
+    snapshot: RunSnapshot,
+) -> tuple[tuple[Item, ...], tuple[_Response, tuple[ToolOutput, ...]] | None]:
+    """Split a history before the response whose calls wait for approval."""
+    history = tuple(snapshot.history)
+    waiting = {call.call_id for call in snapshot.pending_approvals}
+    if not waiting:
+        return history, None
+    outputs = [item for item in history if isinstance(item, ToolOutput)]
+    start = len(history)
+    while start and isinstance(history[start - 1], ToolOutput):
+        start -= 1
+    while start and isinstance(history[start - 1], (AssistantMessage, Reasoning, ToolCall)):
+        start -= 1
+    response = history[start:]
+    calls = {item.call_id for item in response if isinstance(item, ToolCall)}
+    if not waiting <= calls:
+        raise UserError("resume_from: the tool calls that wait for approval are not those of the last response")
+    settled = tuple(output for output in outputs if output.call_id in calls and output.call_id not in waiting)
+    opened = tuple(item for item in response if not isinstance(item, ToolOutput))
+    return history[:start], (cast("_Response", opened), settled)

@@ -1,0 +1,379 @@
+"""The state that the parts of one run share, and the requests that may come from any task.
+
+Everything here is synchronous. The driver (`agentrun.runtime.driver`) moves the run forward; `interrupt`, `inject` and
+the others only change what the turn machine knows, cut what has to be cut, and wake the driver.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
+
+from agentrun.core.config import RunConfig
+from agentrun.core.errors import ModelError, UserError
+from agentrun.core.events import Event, InputInjected, InterruptRequested
+from agentrun.core.inbox import Delivery
+from agentrun.core.interrupts import InterruptMode
+from agentrun.core.items import ToolCall, ToolOutput, UserMessage, SystemMessage, RunInput, parse_input
+from agentrun.core.model import Model
+from agentrun.core.results import (
+    GuardrailResult,
+    RunResult,
+    RunState,
+    ScopeState,
+    TeardownReport,
+    UndeliveredInput,
+)
+from agentrun.core.turns import Effect, TurnMachine
+from agentrun.runtime.containment import Contained, Outcome
+from agentrun.runtime.hub import EventHub
+from agentrun.runtime.injection import Injection
+from agentrun.sessions.protocol import Session
+from agentrun.tools.context import CallServices, RunContext
+
+if TYPE_CHECKING:
+    from agentrun.runtime.agent import Agent
+    from agentrun.runtime.guard_race import GuardRace
+    from agentrun.runtime.handle import ActiveRun
+    from agentrun.runtime.hooks import RunHooks
+    from agentrun.runtime.tool_run import ToolRun
+
+__all__ = ["Run"]
+
+_T = TypeVar("_T")
+
+
+class Run:
+    """One run, from inside. Users hold an `ActiveRun`."""
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        agent: Agent[Any, Any],
+        models: dict[int, Model],
+        machine: TurnMachine,
+        config: RunConfig,
+        deps: Any,
+        session: Session | None,
+        hooks: Sequence[RunHooks],
+        end_on_approval: bool,
+        parent: ToolRun | None,
+    ) -> None:
+        self.id = run_id
+        self.agent = agent
+        self.models = models
+        self.machine = machine
+        self.config = config
+        self.deps = deps
+        self.session = session
+        self.hooks = hooks
+        self.end_on_approval = end_on_approval
+        self.parent = parent
+        self.hub = EventHub(parent.run.hub, (parent.call.call_id,)) if parent is not None else EventHub()
+        self.report = TeardownReport()
+        self.errors: list[BaseException] = []
+        self.guardrail_results: list[GuardrailResult] = []
+        self.pending_approvals: tuple[ToolCall, ...] = ()
+        self.phase = "starting"
+        self.result: RunResult[Any] | None = None
+        self.output: Any = None
+        self.saved = 0  # items of the transcript that the session has
+        self.session_failed = False
+        self.started_hooks: list[RunHooks] = []  # those that were told of the start, and will be told of the end
+        self.model_hooks: list[RunHooks] = []
+        self.first_input_checked = False
+        self.checked: set[str] = set()  # injections that the blocking guardrails have passed
+        self.handle: ActiveRun[Any]
+        self.guards: GuardRace
+        self.task_group: TaskGroup
+        self.tools: list[ToolRun] = []  # of the turn under way, in the order of the calls
+        self.known_calls: set[str] = set()
+        self.done = anyio.Event()
+        self.token = anyio.lowlevel.current_token()
+        self.thread_id = threading.get_ident()
+        self.started_at = anyio.current_time()
+        self.teardown_started_at: float | None = None
+        self.timers: list[anyio.CancelScope] = []
+        self._wake = anyio.Event()
+        self._step: Contained[Any] | None = None
+        self._step_name = ""
+        self._step_kind: Any = "run"
+        self._step_started = 0.0
+        self._step_ignores_cut = False
+        self._finishing_step = False  # the step is to be finished within the grace instead of being cut
+
+    # Steering: called from any task of the loop ----------------------------------------------------------------
+
+    @property
+    def status(self) -> str:
+        """``"running"``, ``"interrupting"``, or how it ended."""
+        if self.result is not None:
+            return self.result.status
+        if self.machine.ending or self.machine.interrupts.current is not None:
+            return "interrupting"
+        return "running"
+
+    def interrupt(self, reason: str | None, mode: InterruptMode, escalate_after: float | None) -> bool:
+        """See `ActiveRun.interrupt`."""
+        changed, effect = self.machine.interrupt(reason, mode)
+        if changed:
+            current = self.machine.interrupts.current
+            assert current is not None
+            self.publish(InterruptRequested(current.reason, current.mode))
+            for tool in self.tools:
+                tool.notify_interrupt()
+            self.apply(effect)
+        if escalate_after is not None and mode == "after_turn" and self.result is None and not self.machine.ending:
+            self.start_timer(escalate_after, lambda: self.interrupt(reason, "immediate", None))
+        return changed
+
+    def cancel(self) -> None:
+        """A cancellation from outside has reached the task that runs the block."""
+        if self.machine.cancel():
+            self.apply("stop")
+
+    def fail(self, error: BaseException) -> None:
+        """Let the run fail with ``error``; kept among the other errors if the ending is decided already."""
+        if self.machine.fail(error):
+            self.apply("stop")
+        elif error is not self.machine.failure:
+            self.errors.append(error)
+
+    def inject(self, value: RunInput, deliver: Delivery) -> Injection:
+        """See `ActiveRun.inject`."""
+        items = tuple(parse_input(value, what="inject: input"))
+        for item in items:
+            if not isinstance(item, (UserMessage, SystemMessage)):
+                raise UserError(
+                    f"inject: input contains a {type(item).__name__}; only user and system messages can be injected"
+                )
+        entry, effect = self.machine.inject(items, deliver)
+        self.publish(InputInjected(entry.id, deliver, items))
+        self.apply(effect)
+        return Injection(self.machine.inbox, entry)
+
+    def interrupt_tool(self, call_id: str, reason: str | None) -> bool:
+        """See `ActiveRun.interrupt_tool`."""
+        tool = self._tool(call_id)
+        if tool is None or not tool.request_cancel(reason or "the call was interrupted"):
+            return False
+        self.publish(InterruptRequested(reason, "immediate", call_id))
+        self.wake()
+        return True
+
+    def decide(self, call_id: str, approved: bool, message: str | None) -> bool:
+        """See `ActiveRun.approve` and `ActiveRun.reject`."""
+        tool = self._tool(call_id)
+        if tool is None or not tool.decide(approved, message):
+            return False
+        self.wake()
+        return True
+
+    def _tool(self, call_id: str) -> ToolRun | None:
+        for tool in self.tools:
+            if tool.call.call_id == call_id:
+                return tool
+        if call_id in self.known_calls:
+            return None
+        raise UserError(f"the run has no tool call with the id {call_id!r}; events and state() show the ids")
+
+    def publish(self, event: Event) -> None:
+        """Tell the watchers."""
+        self.hub.publish(event)
+
+    # Cutting and waking ----------------------------------------------------------------------------------------
+
+    def apply(self, effect: Effect) -> None:
+        """Cut what runs (``"cut"``), for good (``"stop"``), or do nothing (``"none"``)."""
+        if effect == "none":
+            return
+        stop = effect == "stop"
+        if stop and self.teardown_started_at is None:
+            self.teardown_started_at = anyio.current_time()
+        step = self._step
+        if step is not None and (stop or not self._step_ignores_cut):
+            if self._finishing_step:
+                step.scope.deadline = min(step.scope.deadline, anyio.current_time() + self.config.cleanup_grace)
+            else:
+                step.scope.cancel()
+        if stop:
+            self.guards.cancel()
+        reason = self.stop_reason if stop else "cut short by new input"
+        for tool in self.tools:
+            tool.request_cancel(reason)
+        self.wake()
+
+    def cut_step(self) -> None:
+        """Cut the driver's current step: a guardrail does not pass."""
+        if self._step is not None and not self._finishing_step:
+            self._step.scope.cancel()
+
+    @property
+    def stop_reason(self) -> str:
+        """Why the run stops, for the outputs of cancelled calls."""
+        machine = self.machine
+        if machine.failure is not None:
+            return f"the run failed: {_first_line(machine.failure)}"
+        if machine.cancelled:
+            return "the run was cancelled"
+        current = machine.interrupts.current
+        return (current.reason if current is not None else None) or "the run was interrupted"
+
+    def wake(self) -> None:
+        """Let the driver look again."""
+        self._wake.set()
+
+    async def wait_for_news(self) -> None:
+        """Wait until `wake` was called since the last time this returned. A checkpoint."""
+        await self._wake.wait()
+        self._wake = anyio.Event()
+
+    def start_timer(self, seconds: float, callback: Callable[[], object]) -> None:
+        """Call ``callback`` in ``seconds``, unless the run ends before."""
+        scope = anyio.CancelScope(shield=True)
+        self.timers.append(scope)
+
+        async def timer() -> None:
+            with scope:
+                await anyio.sleep(seconds)
+                callback()
+
+        self.task_group.start_soon(timer, name=f"agentrun timer {self.id}")
+
+    # User code inside the driver -------------------------------------------------------------------------------
+
+    async def step(
+        self,
+        kind: str,
+        name: str,
+        coro: Coroutine[Any, Any, _T],
+        *,
+        ignores_cut: bool = True,
+        finish: bool = False,
+    ) -> Outcome[_T]:
+        """Run one piece of user code inside the driver, contained, and cancelled when the run stops.
+
+        Args:
+            kind: What it is, for ``state()``.
+            name: Its name, for ``state()`` and the teardown report.
+            coro: The code.
+            ignores_cut: An injection that cuts in does not concern it.
+            finish: When the run stops, it may finish within its grace instead of being cut.
+        """
+        contained: Contained[_T] = Contained(self.config.cleanup_grace)
+        if self.machine.ending:
+            if finish:
+                contained.scope.deadline = anyio.current_time() + self.config.cleanup_grace
+            else:
+                contained.scope.cancel()
+        self._step, self._step_name, self._step_kind = contained, name, kind
+        self._step_started = anyio.current_time()
+        self._step_ignores_cut, self._finishing_step = ignores_cut, finish
+        try:
+            outcome = await contained.run(coro)
+        finally:
+            self._step = None
+        self.note(outcome, f"{kind} {name}")
+        self.guards.collect()
+        if outcome.ending == "native_cancellation":
+            # Somebody cancelled the driver's task natively, which is a cancellation of the run from outside.
+            self.cancel()
+        return outcome
+
+    def note(self, outcome: Outcome[Any], what: str) -> None:
+        """Keep what the teardown report has to say about a piece of user code."""
+        if outcome.grace_expired:
+            self.report.expired_graces.append(what)
+        if outcome.swallowed:
+            self.report.swallowed_cancellations.append(what)
+        if outcome.error is not None and outcome.ending != "raised":
+            self.cleanup_error(outcome.error, what)
+
+    def note_bounded(self, outcome: Outcome[Any], what: str) -> None:
+        """The same for cleanup code that ran under `bounded`."""
+        if outcome.error is not None:
+            self.cleanup_error(outcome.error, what)
+        if outcome.ending == "cancelled":
+            self.report.expired_graces.append(what)
+
+    def cleanup_error(self, error: BaseException, what: str) -> None:
+        """Keep an error that did not decide the ending."""
+        self.errors.append(error)
+        self.report.cleanup_errors.append(f"{what}: {_first_line(error)}")
+
+    def foreign_cancellation(self, what: str) -> ModelError:
+        """The error for a cancellation that user code let out though nobody asked for one."""
+        return ModelError(f"{what} let a cancellation out that agentrun did not ask for")
+
+    def context(self, services: CallServices, call_id: str = "", tool_name: str = "") -> RunContext[Any]:
+        """A context for user code."""
+        return RunContext(
+            deps=self.deps,
+            agent=self.agent,
+            usage=self.machine.usage,
+            run=self.handle,
+            services=services,
+            call_id=call_id,
+            tool_name=tool_name,
+        )
+
+    def post(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` in the run's event loop, now if this is its thread, or else soon.
+
+        Does nothing when the loop has ended meanwhile: what an abandoned thread has to say concerns nobody any more.
+        """
+        if threading.get_ident() == self.thread_id:
+            callback()
+            return
+        try:
+            anyio.from_thread.run_sync(callback, token=self.token)
+        except (anyio.RunFinishedError, RuntimeError):
+            pass
+
+    # What the run looks like -----------------------------------------------------------------------------------
+
+    def undelivered(self) -> tuple[UndeliveredInput, ...]:
+        """The inputs that wait, as plain data."""
+        return tuple(UndeliveredInput(e.id, e.items, e.deliver) for e in self.machine.inbox.pending)
+
+    def state(self) -> RunState:
+        """See `ActiveRun.state`."""
+        now = anyio.current_time() if threading.get_ident() == self.thread_id else self.started_at
+        machine = self.machine
+        children: list[ScopeState] = []
+        if self.result is None:
+            if self._step is not None:
+                status = "cancelling" if self._step.scope.cancel_called else "running"
+                children.append(
+                    ScopeState(self._step_kind, self._step_name, "", status, now - self._step_started)
+                )
+            children.extend(self.guards.scopes(now))
+            children.extend(tool.state(now) for tool in self.tools if not tool.ended)
+        return RunState(
+            run_id=self.id,
+            status=self.status,
+            phase="ended" if self.result is not None else self.phase,
+            agent=self.agent.name,
+            turn=machine.turn,
+            inbox=self.undelivered(),
+            usage=machine.usage.copy(),
+            interrupt=machine.interrupts.current,
+            blocked_on_watchers=self.hub.waiting,
+            scope=ScopeState("run", self.agent.name, self.id, self.status, now - self.started_at, tuple(children)),
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().split("\n", 1)[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def describe_error(error: BaseException) -> str:
+    """An error in one line: its type and what it says."""
+    return _first_line(error)

@@ -1,0 +1,45 @@
+"""What a `RunContext` offers outside a tool call: less."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from agentrun.core.errors import CallCancelled, UserError
+
+if TYPE_CHECKING:
+    from agentrun.runtime.run import Run
+
+__all__ = ["NoCallServices"]
+
+_T = TypeVar("_T")
+
+
+class NoCallServices:
+    """The services of a context that belongs to a guardrail, a hook or an instructions function."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def progress(self, data: Any) -> None:
+        self._refuse("progress")
+
+    def on_cleanup(self, callback: Callable[[], Awaitable[object] | object]) -> None:
+        self._refuse("on_cleanup")
+
+    async def enter_async_context(self, cm: AbstractAsyncContextManager[_T]) -> _T:
+        self._refuse("enter_async_context")
+
+    def check_cancelled(self) -> None:
+        if self._run.machine.ending:
+            raise CallCancelled(self._run.stop_reason)
+
+    async def wait_interrupted(self) -> str | None:
+        self._refuse("wait_interrupted")
+
+    def critical(self, max_seconds: float) -> AbstractAsyncContextManager[None]:
+        self._refuse("critical")
+
+    def _refuse(self, name: str) -> NoReturn:
+        raise UserError(f"ctx.{name}() is for tools: this context belongs to no tool call")

@@ -1,0 +1,142 @@
+"""The tool calls of one turn, side by side.
+
+The batch decides everything in the order of the calls, whatever order the scheduler runs their tasks in: which call
+starts next, whose end is told, what enters the history. A call's task runs nothing but the user's code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from agentrun.core.events import AgentChanged, ApprovalRequested, ToolEnded, ToolStarted
+from agentrun.core.items import ToolCall
+from agentrun.runtime.agent import Agent
+from agentrun.runtime.run import Run
+from agentrun.runtime.tool_run import ToolRun
+
+__all__ = ["ToolBatch"]
+
+
+class ToolBatch:
+    """Runs the calls of a turn. ``await batch.run()`` returns when each has its output and all cleanup is done."""
+
+    task_group: TaskGroup
+
+    def __init__(self, run: Run, calls: Sequence[ToolCall]) -> None:
+        self._run = run
+        agent = run.agent
+        self._handoffs = agent.handoff_map
+        self._limit = run.config.max_parallel_tools
+        self.calls = [ToolRun(run, self, call, agent.tool_map.get(call.name)) for call in calls]
+        self._next_agent: Agent[Any, Any] | None = None
+        self.wake = run.wake
+
+    async def run(self) -> None:
+        """Run them all. Does not raise what a tool raises: a fatal error goes to ``Run.fail``. A checkpoint."""
+        run = self._run
+        run.tools = self.calls
+        run.known_calls.update(tool.call.call_id for tool in self.calls)
+        try:
+            async with anyio.create_task_group() as self.task_group:
+                if run.machine.ending:
+                    for tool in self.calls:
+                        tool.request_cancel(run.stop_reason)
+                while not self._advance():
+                    await run.wait_for_news()
+        finally:
+            run.tools = []
+
+    def _advance(self) -> bool:
+        """Move every call as far as it goes, in the order of the calls. Returns whether all have ended."""
+        run = self._run
+        for tool in self.calls:
+            if tool.phase == "new" and tool.cancel_reason is None:
+                if tool.call.name in self._handoffs:
+                    self._hand_over(tool)
+                    continue
+                tool.prepare()
+                if tool.phase == "checking":
+                    tool.begin(tool.check_approval)
+                elif tool.phase == "waiting for approval":
+                    run.publish(ApprovalRequested(tool.call.call_id, tool.call.name, tool.call.arguments))
+        self._collect_fatal()
+        self._settle_those_that_never_ran()
+        self._start_those_that_may()
+        self._tell_ends()
+        self._end_for_approval()
+        return all(tool.told for tool in self.calls)
+
+    def _collect_fatal(self) -> None:
+        fatal = [tool.fatal for tool in self.calls if tool.ended and tool.fatal is not None]
+        for tool in self.calls:
+            if tool.ended:
+                tool.fatal = None
+        if len(fatal) == 1:
+            self._run.fail(fatal[0])
+        elif fatal:
+            self._run.fail(BaseExceptionGroup("several tools failed", fatal))
+
+    def _settle_those_that_never_ran(self) -> None:
+        """A cancelled call that no task works on ends here."""
+        for tool in self.calls:
+            if tool.cancel_reason is not None and tool.phase in ("new", "waiting for approval", "queued"):
+                if tool.phase == "waiting for approval":
+                    self._run.pending_approvals += (tool.call,)
+                tool.end("cancelled", tool.cancel_text())
+
+    def _start_those_that_may(self) -> None:
+        running = [tool for tool in self.calls if tool.phase == "running"]
+        for tool in self.calls:
+            if tool.phase != "queued":
+                continue
+            spec = tool.tool
+            assert spec is not None
+            if any(not other.tool.parallel for other in running if other.tool is not None):
+                return
+            if running and not spec.parallel:
+                return  # it wants to be alone, and those behind it do not overtake
+            if self._limit is not None and len(running) >= self._limit:
+                return
+            tool.phase = "running"
+            tool.started = True
+            running.append(tool)
+            self._run.publish(ToolStarted(tool.call.call_id, tool.call.name, tool.call.arguments))
+            tool.begin(tool.execute)
+
+    def _tell_ends(self) -> None:
+        """Tell an end when it happens; but cancelled calls end in the order of the calls."""
+        waiting_for_cancelled = False
+        for tool in self.calls:
+            if not tool.ended:
+                waiting_for_cancelled = waiting_for_cancelled or tool.cancel_reason is not None
+            elif not tool.told and not (waiting_for_cancelled and tool.cancel_reason is not None):
+                tool.told = True
+                output = tool.result
+                self._run.publish(ToolEnded(output.call_id, tool.call.name, output.status, output.output))
+                self._run.machine.tool_ended(output)
+
+    def _end_for_approval(self) -> None:
+        """Nobody can approve: once only approvals are left, the run ends, to be resumed."""
+        waiting = [tool for tool in self.calls if not tool.ended]
+        if waiting and self._run.end_on_approval and all(tool.phase == "waiting for approval" for tool in waiting):
+            self._run.interrupt("approval required", "immediate", None)
+
+    def _hand_over(self, tool: ToolRun) -> None:
+        """A handoff is a tool call that changes the agent, once all calls of the turn have ended."""
+        if any(other.call.name in self._handoffs for other in self.calls[: self.calls.index(tool)]):
+            tool.end("failed", "Error: only one handoff per turn is possible; the first one was carried out.")
+            return
+        handoff = self._handoffs[tool.call.name]
+        tool.end("completed", f"The conversation was handed over to {handoff.agent.name}.")
+        self._next_agent = handoff.agent
+
+    def hand_over(self) -> None:
+        """Let the agent that was handed over to take over. Call it when all calls have ended."""
+        run = self._run
+        if self._next_agent is not None:
+            previous, run.agent = run.agent, self._next_agent
+            run.publish(AgentChanged(previous.name, run.agent.name))

@@ -1,0 +1,444 @@
+"""One tool call: from its arguments to its output, cancelled, timed out, retried or rejected on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
+
+import anyio
+import anyio.lowlevel
+
+from agentrun.core.errors import CallCancelled, ToolArgumentsError, ToolError
+from agentrun.core.events import ToolProgress
+from agentrun.core.items import ToolCall, ToolOutput, ToolStatus
+from agentrun.core.results import ScopeState
+from agentrun.runtime.containment import Contained, Outcome, bounded, only_cancellations, split_cancelled
+from agentrun.runtime.hooks import RunHooks
+from agentrun.runtime.run import Run, describe_error
+from agentrun.runtime.threads import ThreadCall
+from agentrun.tools.context import RunContext
+from agentrun.tools.function import FunctionTool
+from agentrun.tools.results import to_output
+
+if TYPE_CHECKING:
+    from agentrun.runtime.tool_batch import ToolBatch
+
+__all__ = ["ToolRun", "current_tool_run"]
+
+_T = TypeVar("_T")
+
+Phase: TypeAlias = Literal["new", "checking", "waiting for approval", "queued", "running", "ended"]
+
+current_tool_run: ContextVar[ToolRun | None] = ContextVar("agentrun_current_tool_run", default=None)
+"""The tool call that the current code is part of: a run opened here is nested in it."""
+
+
+class ToolRun:
+    """A tool call on its way. The batch moves it from phase to phase; its task runs only the user's code."""
+
+    def __init__(self, run: Run, batch: ToolBatch, call: ToolCall, tool: FunctionTool | None) -> None:
+        self.run = run
+        self.batch = batch
+        self.call = call
+        self.tool = tool
+        self.phase: Phase = "new"
+        self.output: ToolOutput | None = None
+        self.fatal: BaseException | None = None  # what this call makes the run fail with
+        self.started = False
+        self.told = False
+        self.cancel_reason: str | None = None
+        self.created_at = anyio.current_time()
+        self.arguments: Any = None
+        self._contained: Contained[Any] | None = None
+        self._ctx: RunContext[Any] | None = None
+        self._cleanups: list[Callable[[BaseException | None], Awaitable[object]]] = []
+        self._interrupted: anyio.Event | None = None
+        self._stopping = False
+        self._hook_started = False
+        self._tasks = 0  # of this call that are alive: its own and the hook's
+        self._thread: ThreadCall[Any] | None = None
+        self._hooks: list[RunHooks] = []  # those that were told of the start
+        self.nested: list[Run] = []  # runs that this call has opened and that are alive
+
+    @property
+    def _timeout(self) -> float | None:
+        tool = self.tool
+        return tool.timeout if tool is not None and tool.timeout is not None else self.run.config.tool_timeout
+
+    @property
+    def result(self) -> ToolOutput:
+        """The output; there is one once the call has ended."""
+        assert self.output is not None
+        return self.output
+
+    @property
+    def what(self) -> str:
+        """For reports."""
+        return f"tool {self.call.name} ({self.call.call_id})"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the output is there and all cleanup is done."""
+        return self.phase == "ended"
+
+    @property
+    def ctx(self) -> RunContext[Any]:
+        """The context of this call."""
+        if self._ctx is None:
+            self._ctx = self.run.context(self, self.call.call_id, self.call.name)
+        return self._ctx
+
+    # Phases, moved by the batch --------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Check name and arguments. Synchronous."""
+        tool = self.tool
+        if tool is None:
+            names = ", ".join(sorted(self.run.agent.tool_map)) or "none"
+            self.end("failed", f"Error: there is no tool named {self.call.name!r}. Available tools: {names}.")
+            return
+        try:
+            self.arguments = tool.bind(self.call.arguments)
+        except ToolArgumentsError as exc:
+            self.end("failed", f"Error: {exc}")
+            return
+        except Exception as exc:  # noqa: BLE001 - a validator of the user's own that broke is the tool's failure
+            self.run.errors.append(exc)
+            self.end("failed", f"Error: the arguments could not be checked: {describe_error(exc)}")
+            return
+        if tool.needs_approval is False:
+            self.phase = "queued"
+        elif tool.needs_approval is True:
+            self.phase = "waiting for approval"
+        else:
+            self.phase = "checking"
+
+    def end(self, status: ToolStatus, output: Any) -> None:
+        """Settle the call without, or after, running it."""
+        if self.output is None:
+            self.output = ToolOutput(self.call.call_id, output, status)
+        if self._tasks == 0:
+            self.phase = "ended"
+
+    def decide(self, approved: bool, message: str | None) -> bool:
+        """Approve or reject. Returns whether the call was waiting for that."""
+        if self.phase != "waiting for approval" or self.cancel_reason is not None:
+            return False
+        if approved:
+            self.phase = "queued"
+        else:
+            self.end("rejected", message or "The call was rejected.")
+        return True
+
+    def request_cancel(self, reason: str) -> bool:
+        """Cancel the call. Returns whether that was still possible. Synchronous; the first reason wins."""
+        if self.phase == "ended" or self.cancel_reason is not None or self.output is not None:
+            return False
+        self.cancel_reason = reason
+        self._stopping = True
+        self.notify_interrupt()
+        if self._contained is not None:
+            self._contained.scope.cancel()
+            if self.phase == "running":
+                self._start_hook()
+        return True
+
+    def notify_interrupt(self) -> None:
+        """Release those who wait in ``ctx.wait_interrupted()``."""
+        if self._interrupted is not None:
+            self._interrupted.set()
+
+    def cancel_text(self) -> str:
+        """What the model is told about a cancelled call."""
+        if self.started:
+            return f"Cancelled before it finished: {self.cancel_reason}."
+        return f"Cancelled before it started: {self.cancel_reason}."
+
+    # The task of the call --------------------------------------------------------------------------------------
+
+    async def check_approval(self) -> None:
+        """Ask the tool whether this call needs approval. A task of the batch."""
+        tool = self.tool
+        assert tool is not None
+        assert callable(tool.needs_approval)
+        ask = tool.needs_approval
+
+        async def call() -> bool:
+            answer = ask(self.ctx, self.arguments)
+            return bool(await answer if isinstance(answer, Awaitable) else answer)
+
+        outcome = await self._contain(call())
+        self._tasks -= 1
+        if self.cancel_reason is not None:
+            self.end("cancelled", self.cancel_text())
+        elif outcome.ending == "returned":
+            self.phase = "waiting for approval" if outcome.value else "queued"
+        else:
+            # Not knowing is not a permission.
+            error = outcome.error or ToolError(f"the approval check of {self.what} did not finish")
+            await self._failed(error, raised_by_tool=False)
+        if self.output is not None:
+            self.phase = "ended"
+        self._contained = None
+        self.batch.wake()
+
+    def begin(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start ``task`` (`execute` or `check_approval`) in the batch."""
+        self._tasks += 1
+        self._contained = Contained(
+            self.run.config.cleanup_grace,
+            timeout=self._timeout,
+            on_delivered=self._start_hook if self.started else None,
+        )
+        # An outside cancellation reaches the call in order, through the driver; never directly.
+        self._contained.scope.shield = True
+        self.batch.task_group.start_soon(task, name=f"agentrun {self.what}")
+
+    async def execute(self) -> None:
+        """Run the tool. A task of the batch; never raises."""
+        token = current_tool_run.set(self)
+        try:
+            outcome = await self._contain(self._attempts())
+            await self._settle(outcome)
+        except BaseException as exc:  # noqa: BLE001 - a native cancellation between two pieces of user code, or our own bug
+            if not only_cancellations(exc):
+                self.run.fail(exc)
+            self.end("cancelled", "Cancelled before it finished: its task was cancelled.")
+        finally:
+            current_tool_run.reset(token)
+            self._task_over()
+
+    async def _contain(self, coro: Coroutine[Any, Any, _T]) -> Outcome[_T]:
+        contained = self._contained
+        assert contained is not None
+        outcome = await contained.run(coro, unwind=self._unwind)
+        if self._thread is not None:
+            outcome.swallowed = False  # a thread that was done before its grace was over has kept to the rules
+        if isinstance(outcome.error, CallCancelled):
+            outcome.error = None
+            outcome.ending = "cancelled"
+        self.run.note(outcome, self.what)
+        return outcome
+
+    async def _attempts(self) -> Any:
+        tool = self.tool
+        assert tool is not None
+        for hooks in self.run.hooks:
+            self._hooks.append(hooks)
+            try:
+                await hooks.on_tool_start(self.ctx, self.call)
+            except Exception as exc:  # noqa: BLE001 - a hook never decides what happens to a tool
+                self.run.cleanup_error(exc, f"hook of {self.what}")
+        for attempt in range(tool.retries + 1):
+            try:
+                return await self._invoke(tool)
+            except Exception:
+                if attempt == tool.retries:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _invoke(self, tool: FunctionTool) -> Any:
+        if tool.is_async:
+            return await cast("Awaitable[Any]", tool.call(self.ctx, self.arguments))
+        if tool.isolation == "process":
+            return await self._invoke_process(tool)
+        self._thread = ThreadCall(lambda: tool.call(self.ctx, self.arguments), self._start_hook)
+        try:
+            return await self._thread.run(self.batch.task_group)
+        finally:
+            if self._thread.abandoned:
+                self.run.report.abandoned_threads.append(f"{self.what} in thread {self._thread.thread_name!r}")
+
+    async def _invoke_process(self, tool: FunctionTool) -> Any:
+        from agentrun.tools.processes import KilledGroup, run_in_process  # few tools need it
+
+        def on_killed(report: KilledGroup) -> None:
+            self.run.report.killed_processes.append(f"{self.what}: {report}")
+
+        args, kwargs = tool.call_arguments(self.arguments)
+        return await run_in_process(
+            tool.function, args, kwargs, grace=self.run.config.cleanup_grace, on_killed=on_killed
+        )
+
+    async def _settle(self, outcome: Outcome[Any]) -> None:
+        """Turn the outcome into the output."""
+        if outcome.ending == "returned" and not outcome.swallowed:
+            try:
+                self.output = ToolOutput(self.call.call_id, to_output(outcome.value))
+            except Exception as exc:  # noqa: BLE001 - not JSON-able, or a serializer of the user's own broke
+                await self._failed(exc, raised_by_tool=False)
+        elif outcome.ending in ("cancelled", "returned"):
+            self._cancelled(outcome)
+        elif outcome.ending == "native_cancellation":
+            self.cancel_reason = self.cancel_reason or "its task was cancelled"
+            self._cancelled(outcome)
+        elif outcome.ending == "foreign_cancellation":
+            message = f"{self.what} let a cancellation out that agentrun did not ask for"
+            error = ToolError(message, tool_name=self.call.name, call_id=self.call.call_id)
+            await self._failed(error, raised_by_tool=False)
+        else:
+            assert outcome.error is not None
+            await self._failed(outcome.error, raised_by_tool=True)
+        for hooks in self._hooks:
+            ended = await bounded(
+                functools.partial(hooks.on_tool_end, self.ctx, self.call, self.result), self.run.config.cleanup_grace
+            )
+            self.run.note_bounded(ended, f"hook of {self.what}")
+
+    def _cancelled(self, outcome: Outcome[Any]) -> None:
+        if self.cancel_reason is None:
+            self.end("timed_out", f"Error: the tool did not finish within {self._timeout:g} seconds and was stopped.")
+            return
+        self.run.report.cancelled_tools.append(f"{self.call.name} ({self.call.call_id})")
+        text = self.cancel_text()
+        if outcome.swallowed and outcome.value is not None:
+            # It went on after its cancellation, so what it did may have had effects: the model must know.
+            with contextlib.suppress(Exception):  # not representable: the status says enough
+                text += f" It returned nevertheless: {ToolOutput('', to_output(outcome.value)).text}"
+        self.end("cancelled", text)
+
+    async def _failed(self, error: BaseException, *, raised_by_tool: bool) -> None:
+        """Apply the tool's error policy."""
+        tool = self.tool
+        assert tool is not None
+        text = f"Error: {describe_error(error)}"
+        if not isinstance(error, Exception) or (raised_by_tool and isinstance(error, ToolError)):
+            self.fatal = error  # KeyboardInterrupt and the like, or a tool that wants the run to fail
+        elif tool.on_error == "raise":
+            self.fatal = error
+        elif callable(tool.on_error):
+            policy = tool.on_error
+            # The call's own scope is over: its error handler gets the time that any cleanup gets.
+            answered = await bounded(lambda: policy(self.ctx, error), self.run.config.cleanup_grace)
+            try:
+                if answered.ending != "returned":
+                    raise answered.error or error
+                self.end("failed", to_output(answered.value))
+            except BaseException as exc:  # noqa: BLE001 - a handler that raises wants the run to fail
+                self.fatal = exc
+        self.end("failed", text)
+
+    def _task_over(self) -> None:
+        self._tasks -= 1
+        if self._tasks == 0 and self.output is not None:
+            self.phase = "ended"
+            self._contained = None
+            self.batch.wake()
+
+    # Cancellation hooks ----------------------------------------------------------------------------------------
+
+    def _start_hook(self) -> None:
+        """The call is being cancelled (or has timed out): tell the tool in its own way, once."""
+        self._stopping = True
+        tool = self.tool
+        if self._hook_started or tool is None or (tool.on_cancel is None and tool.stop_hook is None):
+            return
+        self._hook_started = True
+        self._tasks += 1
+        self.batch.task_group.start_soon(self._run_hook, name=f"agentrun hook of {self.what}")
+
+    async def _run_hook(self) -> None:
+        tool = self.tool
+        assert tool is not None
+        try:
+            for hook in (tool.stop_hook, _bind_hook(tool.on_cancel, self.ctx)):
+                if hook is None:
+                    continue
+                outcome = await bounded(hook, self.run.config.cleanup_grace)
+                self.run.note_bounded(outcome, f"cancel hook of {self.what}")
+        finally:
+            self._task_over()
+
+    # What the tool can ask for: CallServices -------------------------------------------------------------------
+
+    def progress(self, data: Any) -> None:
+        event = ToolProgress(self.call.call_id, self.call.name, data)
+        self.run.post(lambda: self.run.publish(event) if not self.ended else None)
+
+    def on_cleanup(self, callback: Callable[[], Awaitable[object] | object]) -> None:
+        async def call(_: BaseException | None) -> None:
+            result = callback()
+            if isinstance(result, Awaitable):
+                await cast("Awaitable[object]", result)
+
+        self._cleanups.append(call)
+
+    async def enter_async_context(self, cm: AbstractAsyncContextManager[_T]) -> _T:
+        value = await cm.__aenter__()
+        # No await between the two: a context that was entered is one that will be left.
+        self._cleanups.append(
+            lambda exc: cm.__aexit__(type(exc) if exc is not None else None, exc, exc.__traceback__ if exc else None)
+        )
+        return value
+
+    def check_cancelled(self) -> None:
+        # A plain flag: this is asked from threads, where no scope may be looked at.
+        if self._stopping or self.ended:
+            raise CallCancelled(self.cancel_reason or "the call timed out")
+
+    async def wait_interrupted(self) -> str | None:
+        current = self.run.machine.interrupts.current
+        if current is None and self.cancel_reason is None:
+            if self._interrupted is None:
+                self._interrupted = anyio.Event()
+            await self._interrupted.wait()
+        else:
+            await anyio.lowlevel.checkpoint()
+        current = self.run.machine.interrupts.current
+        return current.reason if current is not None else self.cancel_reason
+
+    @contextlib.asynccontextmanager
+    async def critical(self, max_seconds: float) -> AsyncIterator[None]:
+        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + max_seconds) as scope:
+            yield
+        if scope.cancelled_caught:
+            self.run.report.expired_graces.append(f"critical section of {self.what}")
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            raise TimeoutError(f"the critical section of {self.what} took longer than {max_seconds:g} seconds")
+
+    def _unwind(self, raised: BaseException | None) -> Coroutine[Any, Any, None] | None:
+        return self._run_cleanups(raised) if self._cleanups else None
+
+    async def _run_cleanups(self, raised: BaseException | None) -> None:
+        contained = self._contained
+        assert contained is not None
+        grace = self.run.config.cleanup_grace
+        while self._cleanups:
+            cleanup = self._cleanups.pop()
+            with contextlib.ExitStack() as stack:
+                if contained.grace_expired:
+                    # The tool has used up its grace, but what it registered has a right to its own.
+                    stack.enter_context(anyio.CancelScope(shield=True, deadline=anyio.current_time() + grace))
+                else:
+                    contained.protect()
+                try:
+                    await cleanup(raised)
+                except BaseException as exc:  # noqa: BLE001 - reported; the next cleanup must run
+                    cancelled, error = split_cancelled(exc, anyio.get_cancelled_exc_class())
+                    if error is not None:
+                        self.run.cleanup_error(error, f"cleanup of {self.what}")
+                    elif cancelled is not None:
+                        self.run.report.expired_graces.append(f"cleanup of {self.what}")
+
+    def state(self, now: float) -> ScopeState:
+        """For ``ActiveRun.state()``."""
+        status: str = "cancelling" if self.cancel_reason is not None else self.phase
+        nested = tuple(child.state().scope for child in self.nested)
+        return ScopeState("tool", self.call.name, self.call.call_id, status, now - self.created_at, nested)
+
+
+def _bind_hook(hook: Callable[..., object] | None, ctx: RunContext[Any]) -> Callable[[], object] | None:
+    """The user's ``on_cancel``, called with the context if it takes a parameter."""
+    if hook is None:
+        return None
+    try:
+        parameters = inspect.signature(hook).parameters.values()
+    except (TypeError, ValueError):
+        return hook
+    takes_one = any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
+    return functools.partial(hook, ctx) if takes_one else hook
