@@ -69,6 +69,8 @@ class FunctionTool(Generic[P, R]):
         takes_context: Whether the function's first parameter is a `RunContext`.
     """
 
+    __name__: str  # the function's, or the tool's if it was made from an object without one
+
     def __init__(
         self,
         function: Callable[P, R],
@@ -121,8 +123,8 @@ class FunctionTool(Generic[P, R]):
         self._description = description
         self._documentation: Documentation | None = None
         self._spec: ToolSpec | None = None
-        if hasattr(source, "__name__"):
-            functools.update_wrapper(self, source, updated=())  # name, docstring and signature, for help() and friends
+        self.__name__ = self.name
+        functools.update_wrapper(self, source, updated=())  # name, docstring and signature, for help() and friends
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function directly, as if it were not a tool: nothing is validated, retried or reported."""

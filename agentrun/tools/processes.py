@@ -18,13 +18,15 @@ from anyio.abc import Process, UNIXSocketStream
 
 from agentrun.core.errors import UserError
 from agentrun.tools.process_group import KilledGroup, managed_process
-from agentrun.tools.worker import BOOTSTRAP, HEADER_SIZE, Location, Reply, importing_main
+from agentrun.tools.worker import BOOTSTRAP, HEADER_SIZE, Location, Main, Reply, importing_main
 
 __all__ = ["KilledGroup", "managed_process", "run_in_process"]
 
 _POLL_SECONDS: Final = 0.25
 _CLOSE_SECONDS: Final = 1.0
 _CHUNK: Final = 1 << 18
+_MAIN_NAMES: Final = ("__main__", "__mp_main__")
+"""What the main script is called in its own process, and in those of tools."""
 
 
 async def run_in_process(
@@ -61,9 +63,10 @@ async def run_in_process(
         Exception: What the function raised, with the traceback from its process as a note. If that exception cannot
             be pickled, a `RuntimeError` that names it.
     """
-    location = _locate(function)
+    call = _pickled_call(function, args, kwargs or {})
+    location = _locate(function, call)
     where = f"{location[0]}.{location[1]}"
-    request = _request(location, args, dict(kwargs or {}))
+    request = pickle.dumps(sys.path) + pickle.dumps(location) + call
     if not sys.executable:
         raise UserError(f"{where} cannot run in a process of its own: this Python does not know its executable")
     ours, theirs = socket.socketpair()
@@ -99,7 +102,7 @@ async def run_in_process(
     return _result(frame, where)
 
 
-def _locate(function: Any) -> Location:
+def _locate(function: Any, call: bytes) -> Location:
     function = getattr(function, "function", function)  # of a tool
     module_name, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     if not isinstance(function, FunctionType) or not module_name or "." in str(qualname):
@@ -119,30 +122,34 @@ def _locate(function: Any) -> Location:
             f"{where} was called while the main script was being imported by a tool's process: put what the script "
             'does under `if __name__ == "__main__":`'
         )
-    script: str | None = None
-    if module_name in ("__main__", "__mp_main__"):
-        main = sys.modules["__main__"]
-        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-        if spec is not None and not spec.name.endswith("__main__"):
-            return spec.name, str(qualname), None  # python -m package.module
-        if file is None or not Path(file).is_file():
-            raise UserError(
-                f"{where} cannot run in a process of its own: it was typed into an interactive session, so nobody "
-                "else can import it. Put it into a module"
-            )
-        script = str(Path(file).absolute())
-    return str(module_name), str(qualname), script
+    # Imported only if needed, since importing it runs it; and pickles name the modules of the types in them.
+    script: Main | None = None
+    if module_name in _MAIN_NAMES or b"__main__" in call:
+        script = _main_script(where)
+    return "__main__" if module_name in _MAIN_NAMES else str(module_name), str(qualname), script
 
 
-def _request(location: Location, args: Sequence[Any], kwargs: dict[str, Any]) -> bytes:
+def _main_script(where: str) -> Main:
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None:  # python -m
+        return "module", spec.name
+    if file is None or not Path(file).is_file():
+        raise UserError(
+            f"{where} cannot run in a process of its own: it, or the type of an argument, was typed into an "
+            "interactive session, so nobody else can import it. Put it into a module"
+        )
+    return "path", str(Path(file).absolute())
+
+
+def _pickled_call(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
     try:
-        call = pickle.dumps((tuple(args), kwargs))
+        return pickle.dumps((tuple(args), dict(kwargs)))
     except Exception as exc:
         raise UserError(
-            f"the arguments of {location[0]}.{location[1]} cannot be sent to another process ({exc}); use types "
-            "defined at the top level of a module, or isolation='thread'"
+            f"the arguments of {getattr(function, '__qualname__', function)} cannot be sent to another process "
+            f"({exc}); use types defined at the top level of a module, or isolation='thread'"
         ) from exc
-    return pickle.dumps(sys.path) + pickle.dumps(location) + call
 
 
 async def _exchange(stream: UNIXSocketStream, process: Process, request: bytes) -> bytes | None:

@@ -87,13 +87,14 @@ def _encodable(text: str) -> str:
 
 
 def _all_encodable(value: Any) -> Any:
-    kind: type = type(value)
-    if kind is str:
+    if isinstance(value, str):
         return _encodable(value)
-    if kind is list:
-        return [_all_encodable(each) for each in value]
-    if kind is dict:
-        return {_encodable(key): _all_encodable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        elements: list[Any] = value
+        return [_all_encodable(each) for each in elements]
+    if isinstance(value, dict):
+        entries: dict[str, Any] = value
+        return {_encodable(key): _all_encodable(each) for key, each in entries.items()}
     return value
 
 

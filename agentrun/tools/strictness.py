@@ -93,9 +93,7 @@ def _strict(schema: Any, path: str, definitions: Mapping[str, Any]) -> Any:
     if source.get("type") == "array":
         result["items"] = _strict(source.get("items"), f"{path}[]", definitions)
     if source.get("type") == "object":
-        if source.get("additionalProperties", "properties" not in source) is not False and (
-            "properties" not in source or source.get("additionalProperties")
-        ):
+        if "properties" not in source or source.get("additionalProperties") not in (None, False):
             raise NotStrictError(f"{where} is a dict whose keys are not known beforehand")
         properties: Mapping[str, Any] = source["properties"]
         result["properties"] = {

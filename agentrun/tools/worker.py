@@ -35,8 +35,11 @@ HEADER_SIZE: Final = 8
 _TERMINATED: Final = 128 + signal.SIGTERM
 """Exit status of a process that ended because of SIGTERM, in the shell's way of counting."""
 
-Location: TypeAlias = tuple[str, str, str | None]
-"""Module and qualified name of a function, and the main script's path when the module is that script."""
+Main: TypeAlias = tuple[Literal["path", "module"], str]
+"""What the parent runs as its main script: a file, or a module (``python -m``)."""
+
+Location: TypeAlias = tuple[str, str, Main | None]
+"""Module and qualified name of a function; and the main script, if the function or its arguments come from there."""
 
 Reply: TypeAlias = tuple[Literal["value"], bytes] | tuple[Literal["error"], bytes | None, str, str]
 
@@ -89,27 +92,30 @@ def _serve(requests: IO[bytes]) -> Reply:
 def _locate(location: Location) -> Callable[..., Any]:
     module_name, qualname, script = location
     if script is not None:
-        found: Any = _import_main(script)
-    else:
-        found = importlib.import_module(module_name)
+        _import_main(script)
+    found: Any = importlib.import_module(module_name)
     for part in qualname.split("."):
         found = getattr(found, part)
     # Decorated, the name stands for the tool; the function is inside.
     return cast("Callable[..., Any]", getattr(found, "function", found))
 
 
-def _import_main(script: str) -> types.ModuleType:
+def _import_main(script: Main) -> None:
     # As multiprocessing does: under another name, so that `if __name__ == "__main__"` is false, and as `__main__` too,
     # since that is the module that pickles of the parent name.
     global _importing_main
     module = types.ModuleType("__mp_main__")
     _importing_main = True
     try:
-        module.__dict__.update(runpy.run_path(script, run_name="__mp_main__"))
+        kind, name = script
+        if kind == "path":
+            names = runpy.run_path(name, run_name=module.__name__)
+        else:
+            names = runpy.run_module(name, run_name=module.__name__, alter_sys=True)
+        module.__dict__.update(names)
     finally:
         _importing_main = False
     sys.modules["__main__"] = sys.modules["__mp_main__"] = module
-    return module
 
 
 def _pickled_value(value: Any) -> bytes:

@@ -267,6 +267,30 @@ def test_functions_of_the_main_script_work_if_it_is_guarded(tmp_path: Path, anyi
     assert done.stdout.strip() == "Box(n=42)", done.stderr
 
 
+def test_functions_of_a_module_run_as_the_main_script_work(tmp_path: Path) -> None:
+    (tmp_path / "package").mkdir()
+    script = tmp_path / "package" / "job.py"
+    script.write_text(textwrap.dedent(SCRIPT).format(guard='if __name__ == "__main__":', backend="asyncio"))
+    command = [sys.executable, "-m", "package.job"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.stdout.strip() == "Box(n=42)", done.stderr
+
+
+def test_types_of_the_main_script_can_be_arguments_of_functions_of_a_module(tmp_path: Path) -> None:
+    (tmp_path / "library.py").write_text("def same(value): return value\n")
+    script = tmp_path / "script.py"
+    text = textwrap.dedent(SCRIPT).replace("double, (Box", "library.same, (Box").replace("import sys", "import library")
+    script.write_text(text.format(guard='if __name__ == "__main__":', backend="asyncio"))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "Box(n=21)", done.stderr
+
+
+def test_an_interactive_session_is_told_to_use_a_module() -> None:
+    text = textwrap.dedent(SCRIPT).format(guard="if True:", backend="asyncio")
+    done = subprocess.run([sys.executable], input=text, capture_output=True, text=True, timeout=60)
+    assert "typed into an interactive session" in done.stderr
+
+
 def test_an_unguarded_main_script_is_told_to_guard_itself(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT).format(guard="if True:", backend="asyncio"))
