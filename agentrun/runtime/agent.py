@@ -74,6 +74,8 @@ class Agent(Generic[DepsT, OutputT]):
         handoffs: Agents (or `Handoff`s) it may hand over to.
         description: For other agents: what it is good for.
         hooks: Told of what its runs do.
+        reset_tool_choice: Whether a ``tool_choice`` that forces a call stands only until a tool was called in the run:
+            a model that must call a tool each time never answers.
 
     Raises:
         UserError: A name is empty or used twice, a tool has no schema, the output type has none.
@@ -90,6 +92,7 @@ class Agent(Generic[DepsT, OutputT]):
     handoffs: Sequence[Agent[Any, Any] | Handoff] = field(default=(), kw_only=True)
     description: str = field(default="", kw_only=True)
     hooks: RunHooks | None = field(default=None, kw_only=True)
+    reset_tool_choice: bool = field(default=True, kw_only=True)
     tool_map: Mapping[str, FunctionTool] = field(init=False, repr=False)
     handoff_map: Mapping[str, Handoff] = field(init=False, repr=False)
     handoff_specs: tuple[ToolSpec, ...] = field(init=False, repr=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from agentrun.core.errors import ModelError
@@ -71,7 +72,7 @@ async def call_model(run: Run, first_input: tuple[Item, ...]) -> None:
         instructions,
         machine.transcript.view(),
         tools,
-        (agent.model_settings or _NO_SETTINGS).merged_with(run.config.model_settings),
+        _settings(run, agent),
         agent.output_schema,
     )
     run.phase = "model"
@@ -81,6 +82,14 @@ async def call_model(run: Run, first_input: tuple[Item, ...]) -> None:
     _end(run, turn, builder, outcome.ending, outcome.error, cut=outcome.swallowed)
     if run.hooks:
         await _end_hooks(run, builder)
+
+
+def _settings(run: Run, agent: Agent[Any, Any]) -> ModelSettings:
+    settings = (agent.model_settings or _NO_SETTINGS).merged_with(run.config.model_settings)
+    forced = settings.tool_choice not in (None, "auto", "none")
+    if forced and agent.reset_tool_choice and run.machine.usage.tool_calls:
+        return replace(settings, tool_choice=None)
+    return settings
 
 
 def _end(

