@@ -51,6 +51,11 @@ class KilledGroup:
     pids: tuple[int, ...]
     survivors: tuple[int, ...] = ()
 
+    def __str__(self) -> str:
+        which = ", ".join(map(str, self.pids))
+        text = f"{self.name}: {self.signal} to process{'es' if len(self.pids) > 1 else ''} {which}"
+        return f"{text}; still there: {', '.join(map(str, self.survivors))}" if self.survivors else text
+
 
 @asynccontextmanager
 async def managed_process(

@@ -87,15 +87,15 @@ def _encodable(text: str) -> str:
 
 
 def _all_encodable(value: Any) -> Any:
-    if isinstance(value, str):
-        return _encodable(value)
-    if isinstance(value, list):
-        elements: list[Any] = value
-        return [_all_encodable(each) for each in elements]
-    if isinstance(value, dict):
-        entries: dict[str, Any] = value
-        return {_encodable(key): _all_encodable(each) for key, each in entries.items()}
-    return value
+    match value:
+        case str():
+            return _encodable(value)
+        case [*elements]:
+            return [_all_encodable(each) for each in elements]
+        case {**entries}:
+            return {_encodable(str(key)): _all_encodable(each) for key, each in entries.items()}
+        case _:
+            return value
 
 
 def _bytes_to_text(value: bytes) -> str:

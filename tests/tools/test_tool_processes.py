@@ -137,6 +137,7 @@ async def test_a_cancelled_call_lets_the_function_clean_up_and_reports_the_kill(
     assert [(k.signal, k.pids, k.survivors) for k in killed] == [("SIGTERM", (killed[0].pid,), ())]
     assert killed[0].name.endswith("functions_for_processes.waits_and_cleans_up")
     assert not running(killed[0].pid)
+    assert str(killed[0]).endswith(f"waits_and_cleans_up: SIGTERM to process {killed[0].pid}")
 
 
 async def test_a_function_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
