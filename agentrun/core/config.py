@@ -59,7 +59,9 @@ class RunConfig:
         if self.on_approval not in (None, "wait", "end"):
             raise UserError(f"RunConfig.on_approval must be 'wait', 'end' or None, not {self.on_approval!r}")
         if self.model_settings is not None and not isinstance(self.model_settings, ModelSettings):
-            raise UserError(f"RunConfig.model_settings must be a ModelSettings, not {type(self.model_settings).__name__}")
+            raise UserError(
+                f"RunConfig.model_settings must be a ModelSettings, not {type(self.model_settings).__name__}"
+            )
         if self.input_filter is not None and not callable(self.input_filter):
             raise UserError("RunConfig.input_filter must be a function that takes and returns a ModelRequest")
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
 from agentrun.core.errors import UserError
-from agentrun.core.items import ToolStatus, dump_items, parse_items
 from agentrun.core.items import Item as _Item
+from agentrun.core.items import ToolStatus, dump_items, parse_items
 from agentrun.core.usage import Usage
 
 __all__ = [
@@ -299,7 +299,7 @@ _E = TypeVar("_E")
 
 def with_path(event: _E, prefix: Path) -> _E:
     """A copy of ``event`` whose path begins with ``prefix``: how a parent run passes on a nested run's event."""
-    return cast(_E, replace(cast(Any, event), path=prefix + cast(Any, event).path))
+    return cast("_E", replace(cast("Any", event), path=prefix + cast("Any", event).path))
 
 
 def event_to_dict(event: Event) -> dict[str, Any]:
@@ -336,6 +336,6 @@ def event_from_dict(data: Mapping[str, Any]) -> Event:
     if "items" in values:
         values["items"] = tuple(parse_items(values["items"]))
     try:
-        return cast(Event, cls(**values))
+        return cast("Event", cls(**values))
     except TypeError as exc:
         raise UserError(f"not a valid {cls.__name__} event: {exc}") from exc

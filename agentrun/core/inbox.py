@@ -17,7 +17,8 @@ from agentrun.core.items import Item
 __all__ = ["Delivery", "Inbox", "InboxEntry", "InjectionStatus"]
 
 Delivery: TypeAlias = Literal["next", "now", "idle"]
-"""``"next"``: with the next model call; ``"now"``: cut what runs and call the model; ``"idle"``: when the run would finish."""
+"""When an input goes to the model: ``"next"``, with the next call; ``"now"``, in a call that cuts what runs; ``"idle"``,
+when the run would finish."""
 
 InjectionStatus: TypeAlias = Literal["pending", "delivered", "undelivered"]
 
@@ -106,6 +107,11 @@ class Inbox:
         if not due and finishing:
             return list(self._pending)
         return due
+
+    @property
+    def wants_now(self) -> bool:
+        """Whether an input waits that cuts what runs."""
+        return any(entry.deliver == "now" for entry in self._pending)
 
     def take(self, entries: list[InboxEntry], turn: int) -> None:
         """Mark ``entries`` as delivered with the model call of ``turn``. The caller adds their items to the history in

@@ -201,7 +201,7 @@ def _adapter() -> TypeAdapter[list[Item]]:
 
 def dump_items(items: Iterable[Item]) -> list[dict[str, Any]]:
     """The items as JSON-able dicts, in the form that `parse_items` reads back."""
-    return cast(list[dict[str, Any]], _adapter().dump_python(list(items), mode="json", exclude_defaults=False))
+    return cast("list[dict[str, Any]]", _adapter().dump_python(list(items), mode="json", exclude_defaults=False))
 
 
 def items_to_json(items: Iterable[Item], *, indent: int | None = None) -> str:
@@ -221,7 +221,7 @@ def items_from_json(data: str | bytes) -> list[Item]:
         raise UserError(f"the items are not valid JSON: {exc}") from exc
     if not isinstance(loaded, list):
         raise UserError(f"expected a JSON array of items, got {type(loaded).__name__}")
-    return parse_items(cast(list[InputItem], loaded))
+    return parse_items(cast("list[InputItem]", loaded))
 
 
 def parse_input(value: RunInput, *, what: str = "input") -> list[Item]:
@@ -237,8 +237,8 @@ def parse_input(value: RunInput, *, what: str = "input") -> list[Item]:
     if isinstance(value, _ITEM_CLASSES):
         return [value]
     if isinstance(value, Mapping):
-        return parse_items([cast(Mapping[str, Any], value)], what=what)
-    if isinstance(cast(object, value), (bytes, bytearray)) or not isinstance(cast(object, value), Iterable):
+        return parse_items([cast("Mapping[str, Any]", value)], what=what)
+    if isinstance(cast("object", value), (bytes, bytearray)) or not isinstance(cast("object", value), Iterable):
         raise UserError(f"{what} must be a string or a list of items, not {type(value).__name__}")
     items = parse_items(value, what=what)
     if not items:
@@ -262,7 +262,7 @@ def parse_items(values: Iterable[InputItem], *, what: str = "items") -> list[Ite
             result.append(value)
             continue
         where = f"{what}[{index}]"
-        if not isinstance(cast(object, value), Mapping):
+        if not isinstance(cast("object", value), Mapping):
             raise UserError(
                 f"{where} is {type(value).__name__}: expected an item such as UserMessage(...) or a dict such as "
                 "{'role': 'user', 'content': '...'}"
@@ -291,11 +291,11 @@ def _text(content: Any, where: str) -> str:
         return content
     if isinstance(content, Sequence):
         pieces: list[str] = []
-        for part in cast(Sequence[Any], content):
+        for part in cast("Sequence[Any]", content):
             if isinstance(part, str):
                 pieces.append(part)
-            elif isinstance(part, Mapping) and isinstance(cast(Any, part).get("text"), str):
-                pieces.append(cast(str, part["text"]))
+            elif isinstance(part, Mapping) and isinstance(cast("Any", part).get("text"), str):
+                pieces.append(cast("str", part["text"]))
             elif isinstance(part, Mapping) and "refusal" in part:
                 continue
             else:
@@ -306,9 +306,9 @@ def _text(content: Any, where: str) -> str:
 
 def _refusal(content: Any) -> str | None:
     if isinstance(content, Sequence) and not isinstance(content, str):
-        for part in cast(Sequence[Any], content):
+        for part in cast("Sequence[Any]", content):
             if isinstance(part, Mapping) and "refusal" in part:
-                return str(cast(Any, part)["refusal"])
+                return str(cast("Any", part)["refusal"])
     return None
 
 
@@ -318,7 +318,7 @@ def _user_content(content: Any, where: str) -> str | tuple[TextPart | ImagePart 
     if not isinstance(content, Sequence):
         raise UserError(f"{where}: content must be text or a list of parts, not {type(content).__name__}")
     parts: list[TextPart | ImagePart | FilePart] = []
-    for part in cast(Sequence[Any], content):
+    for part in cast("Sequence[Any]", content):
         if isinstance(part, str):
             parts.append(TextPart(part))
             continue

@@ -29,7 +29,8 @@ class Limits:
             )
         if self.max_tokens is not None and usage.total_tokens >= self.max_tokens:
             return TokenLimitExceeded(
-                f"the run has used {usage.total_tokens} tokens and max_tokens={self.max_tokens}; raise RunConfig.max_tokens",
+                f"the run has used {usage.total_tokens} tokens and max_tokens={self.max_tokens}; "
+                "raise RunConfig.max_tokens",
                 limit=self.max_tokens,
                 used=usage.total_tokens,
             )

@@ -78,7 +78,9 @@ class TeardownReport:
             )
             if values
         ]
-        return f"torn down in {self.seconds * 1000:.0f} ms" + ("; " + "; ".join(parts) if parts else "; nothing left over")
+        return f"torn down in {self.seconds * 1000:.0f} ms" + (
+            "; " + "; ".join(parts) if parts else "; nothing left over"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,9 @@ class RunSnapshot:
         """
         version = data.get("version")
         if version != SNAPSHOT_VERSION:
-            raise UserError(f"snapshot version {version!r} is not supported; this agentrun reads version {SNAPSHOT_VERSION}")
+            raise UserError(
+                f"snapshot version {version!r} is not supported; this agentrun reads version {SNAPSHOT_VERSION}"
+            )
         try:
             history = tuple(parse_items(data["history"], what="history"))
             calls = {item.call_id: item for item in history if isinstance(item, ToolCall)}
@@ -191,7 +195,7 @@ class RunSnapshot:
             raise UserError(f"the snapshot is not valid JSON: {exc}") from exc
         if not isinstance(data, dict):
             raise UserError("the snapshot must be a JSON object")
-        return cls.from_dict(cast(dict[str, Any], data))
+        return cls.from_dict(cast("dict[str, Any]", data))
 
 
 @dataclass(slots=True)
@@ -318,4 +322,3 @@ class RunState:
 
         add(self.scope, 0)
         return "\n".join(lines)
-

@@ -79,7 +79,9 @@ def check_history(items: Iterable[Item], *, what: str = "history") -> None:
         if isinstance(item, ToolOutput):
             if item.call_id not in open_calls:
                 problem = "a second output for" if item.call_id in seen else "an output without a call:"
-                raise UserError(f"{what}[{index}] is {problem} call_id {item.call_id!r}; each tool call needs exactly one")
+                raise UserError(
+                    f"{what}[{index}] is {problem} call_id {item.call_id!r}; each tool call needs exactly one"
+                )
             del open_calls[item.call_id]
             answering = True
             continue

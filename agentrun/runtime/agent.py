@@ -109,7 +109,9 @@ class Agent(Generic[DepsT, OutputT]):
         if isinstance(self.tools, str) or not isinstance(self.tools, Sequence):
             raise UserError(f"{where}: tools must be a list of tools, not {type(self.tools).__name__}")
         if self.model_settings is not None and not isinstance(self.model_settings, ModelSettings):
-            raise UserError(f"{where}: model_settings must be a ModelSettings, not {type(self.model_settings).__name__}")
+            raise UserError(
+                f"{where}: model_settings must be a ModelSettings, not {type(self.model_settings).__name__}"
+            )
         tools = [as_tool(tool) for tool in self.tools]
         check_tool_names(tools)
         self.tools = tuple(tools)

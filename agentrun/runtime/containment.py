@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
 import anyio
 
-__all__ = ["Contained", "Outcome", "bounded", "is_scoped_cancellation", "only_cancellations", "split_cancelled"]
+__all__ = ["Contained", "Outcome", "bounded", "call", "is_scoped_cancellation", "only_cancellations", "split_cancelled"]
 
 _T = TypeVar("_T")
 
@@ -101,9 +101,20 @@ class Contained(Generic[_T]):
         delivered: Whether the cancellation has reached the code.
     """
 
-    __slots__ = ("_ambiguous", "_cancelled_class", "_coro", "_grace", "_grace_scope", "_on_delivered", "delivered", "scope")
+    __slots__ = (
+        "_ambiguous",
+        "_cancelled_class",
+        "_coro",
+        "_grace",
+        "_grace_scope",
+        "_on_delivered",
+        "delivered",
+        "scope",
+    )
 
-    def __init__(self, grace: float, *, timeout: float | None = None, on_delivered: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, grace: float, *, timeout: float | None = None, on_delivered: Callable[[], None] | None = None
+    ) -> None:
         """Args:
         grace: Seconds the code has to clean up, from the moment the cancellation reaches it.
         timeout: Seconds after which the code is cancelled by itself.
@@ -143,16 +154,15 @@ class Contained(Generic[_T]):
         native_before = _native_cancellations()
         value: _T | None = None
         raised: BaseException | None = None
-        with self.scope:
-            with self._grace_scope:
-                try:
-                    value = await self
-                except BaseException as exc:  # noqa: BLE001 - classified below; nothing is lost
-                    raised = exc
-                unwinding = unwind(raised) if unwind is not None else None
-                if unwinding is not None:
-                    self.protect()
-                    await unwinding
+        with self.scope, self._grace_scope:
+            try:
+                value = await self
+            except BaseException as exc:  # noqa: BLE001 - classified below; nothing is lost
+                raised = exc
+            unwinding = unwind(raised) if unwind is not None else None
+            if unwinding is not None:
+                self.protect()
+                await unwinding
         return self._classify(value, raised, native_before)
 
     def protect(self) -> None:
@@ -251,18 +261,23 @@ def _native_cancellations() -> int:
     return 0 if task is None else task.cancelling()
 
 
-async def bounded(call: Callable[[], Awaitable[_T] | _T], grace: float) -> Outcome[_T]:
+async def call(function: Callable[..., Awaitable[_T] | _T], *args: Any) -> _T:
+    """Call a function of the user's, and await what it returns if that can be awaited.
+
+    A checkpoint exactly when that is one.
+    """
+    value = function(*args)
+    if isinstance(value, Awaitable):
+        return await cast("Awaitable[_T]", value)
+    return cast("_T", value)
+
+
+async def bounded(function: Callable[[], Awaitable[_T] | _T], grace: float) -> Outcome[_T]:
     """Call cleanup code of the user's: shielded from every cancellation, for at most ``grace`` seconds.
 
-    A checkpoint exactly when ``call`` is one.
+    A checkpoint exactly when ``function`` is one.
     """
     contained: Contained[_T] = Contained(grace=0.0, timeout=grace)
     contained.scope.shield = True
 
-    async def invoke() -> _T:
-        result = call()
-        if isinstance(result, Awaitable):
-            return await cast("Awaitable[_T]", result)
-        return cast(_T, result)
-
-    return await contained.run(invoke())
+    return await contained.run(call(function))

@@ -11,13 +11,13 @@ from typing import Any
 
 import anyio
 
-from agentrun.core.errors import ModelBehaviorError, TimeLimitExceeded
+from agentrun.core.errors import AgentRunError, ModelBehaviorError, TimeLimitExceeded
 from agentrun.core.events import RunEnded, RunStarted, RunStatus
 from agentrun.core.items import AssistantMessage, Item, ToolOutput
 from agentrun.core.results import RunResult
 from agentrun.core.transcript import Transcript
 from agentrun.core.turns import CallModel, CheckOutput, RunTools
-from agentrun.runtime.containment import bounded, only_cancellations
+from agentrun.runtime.containment import bounded, call, only_cancellations
 from agentrun.runtime.model_call import call_model
 from agentrun.runtime.run import Run, describe_error
 from agentrun.runtime.services import NoCallServices
@@ -101,8 +101,8 @@ async def _check_output(run: Run, message: AssistantMessage) -> None:
         run.phase = "guardrails"
         run.guards.start(agent.output_guardrails, "output", output)
         await run.guards.settle()
-        if machine.ending:
-            return
+        if machine.ending or machine.inbox.wants_now:
+            return  # no longer the last word
     run.output = output
     machine.accept_output()
 
@@ -126,7 +126,7 @@ def _parse_output(agent: Any, message: AssistantMessage) -> Any:
 async def _load_session(run: Run) -> None:
     session = run.session
     assert session is not None
-    outcome = await run.step("session", "load", session.load())
+    outcome = await run.step("session", "load", call(session.load))
     if outcome.error is not None or outcome.ending == "foreign_cancellation":
         run.session_failed = True
         run.fail(outcome.error or run.foreign_cancellation("the session"))
@@ -151,7 +151,7 @@ async def _save_session(run: Run) -> None:
     assert session is not None
     transcript = run.machine.transcript
     upto = len(transcript)
-    outcome = await run.step("session", "append", session.append(transcript.since(run.saved)), finish=True)
+    outcome = await run.step("session", "append", call(session.append, transcript.since(run.saved)), finish=True)
     if outcome.ending == "returned":
         run.saved = upto
         return
@@ -162,7 +162,8 @@ async def _save_session(run: Run) -> None:
 async def _start_hooks(run: Run) -> None:
     for hooks in run.hooks:
         run.started_hooks.append(hooks)
-        outcome = await run.step("hook", "on_run_start", hooks.on_run_start(run.context(NoCallServices(run))))
+        started = call(hooks.on_run_start, run.context(NoCallServices(run)))
+        outcome = await run.step("hook", "on_run_start", started)
         if outcome.ending == "raised":
             assert outcome.error is not None
             run.cleanup_error(outcome.error, "hook on_run_start")
@@ -201,8 +202,10 @@ def _close_what_is_open(run: Run) -> None:
     """The driver was broken off in the middle: bring the history to a valid end all the same."""
     machine = run.machine
     machine.cut_model_call()
-    for call in machine.open_calls:
-        machine.tool_ended(ToolOutput(call.call_id, f"Cancelled before it finished: {run.stop_reason}.", "cancelled"))
+    for open_call in machine.open_calls:
+        machine.tool_ended(
+            ToolOutput(open_call.call_id, f"Cancelled before it finished: {run.stop_reason}.", "cancelled")
+        )
 
 
 def _status(run: Run) -> RunStatus:
@@ -237,6 +240,14 @@ def _result(run: Run) -> RunResult[Any]:
     )
 
 
+def _attach(error: BaseException | None, result: RunResult[Any]) -> None:
+    if isinstance(error, AgentRunError):
+        error.result = result
+    elif isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            _attach(inner, result)
+
+
 def _tell_ending(run: Run) -> None:
     """Make the result, refuse further input, and tell the ending: one step, and total."""
     machine = run.machine
@@ -251,8 +262,7 @@ def _tell_ending(run: Run) -> None:
     machine.inbox.close()
     run.result = result
     failure = machine.failure
-    if failure is not None and hasattr(failure, "result"):
-        failure.result = result  # type: ignore[attr-defined]
+    _attach(failure, result)
     reason: str | None = None
     if result.status == "failed" and failure is not None:
         reason = describe_error(failure)

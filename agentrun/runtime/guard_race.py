@@ -34,6 +34,7 @@ class _Guard:
         self.result: GuardrailResult | None = None
         self.error: BaseException | None = None
         self.told = False
+        self.dropped = False  # nobody needs its answer any more
 
 
 class GuardRace:
@@ -65,6 +66,13 @@ class GuardRace:
             if guard.result is None:
                 guard.contained.scope.cancel()
 
+    def drop_output(self) -> None:
+        """The answer that the output guardrails look at is no longer the last word. Synchronous."""
+        for guard in self._guards:
+            if guard.kind == "output" and guard.result is None:
+                guard.dropped = True
+                guard.contained.scope.cancel()
+
     async def settle(self, *, until_stopped: bool = False) -> None:
         """Wait until all have answered. A checkpoint only if one has not.
 
@@ -85,7 +93,8 @@ class GuardRace:
         outcome: Outcome[Any] = Outcome("cancelled")
         trip: Trip | None = None
         try:
-            outcome = await guard.contained.run(self._call(guard, what))
+            if not guard.contained.scope.cancel_called:
+                outcome = await guard.contained.run(self._call(guard, what))
             self._run.note(outcome, what)
             if outcome.ending == "returned" and not outcome.swallowed:
                 trip = read_verdict(guardrail, outcome.value)
@@ -95,14 +104,14 @@ class GuardRace:
 
     def _answer(self, guard: _Guard, outcome: Outcome[Any], trip: Trip | None) -> None:
         guardrail, kind = guard.guardrail, guard.kind
-        stopped = self._run.machine.ending
+        stopped = self._run.machine.ending or guard.dropped
         if outcome.ending == "returned" and not outcome.swallowed and trip is None:
             guard.result = GuardrailResult(guardrail.name, kind, "passed")
         elif trip is not None:
             guard.result = GuardrailResult(guardrail.name, kind, "tripped", trip.message, trip.data)
             guard.error = tripped_error(guardrail, kind, trip)
         elif outcome.ending in ("cancelled", "returned") and stopped:
-            guard.result = GuardrailResult(guardrail.name, kind, "cancelled", self._run.stop_reason)
+            guard.result = GuardrailResult(guardrail.name, kind, "cancelled")
         elif outcome.ending in ("cancelled", "returned"):
             timeout = guardrail.timeout if guardrail.timeout is not None else self._run.config.guardrail_timeout
             late = Trip(f"it did not answer within {timeout:g} seconds")

@@ -10,7 +10,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar, overload
+from typing import Any, Literal, TypeAlias, overload
 
 from agentrun.core.errors import InputGuardrailTripped, OutputGuardrailTripped, UserError
 from agentrun.tools.callables import is_async_callable
@@ -26,8 +26,6 @@ __all__ = [
     "output_guardrail",
     "read_verdict",
 ]
-
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +179,8 @@ def _check(function: Any, timeout: float | None) -> float | None:
     count = _positional(function)
     if count not in (1, 2):
         raise UserError(
-            f"guardrail {_name_of(function)!r} must take (ctx, value) or (value), but takes {count} positional parameters"
+            f"guardrail {_name_of(function)!r} must take (ctx, value) or (value), "
+            f"but takes {count} positional parameters"
         )
     if timeout is not None and (not timeout > 0 or math.isinf(timeout)):
         raise UserError(f"guardrail {_name_of(function)!r}: timeout must be more than 0 seconds, not {timeout!r}")

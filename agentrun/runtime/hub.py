@@ -14,7 +14,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from types import TracebackType
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Self, TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -40,7 +40,19 @@ class EventStream:
     to the stream (as ``break`` in an ``async for`` over it does).
     """
 
-    __slots__ = ("__weakref__", "_buffer", "_closed", "_dropped", "_ended", "_hub", "_low_water", "_queue", "_since_checkpoint", "_waiter", "overflow")
+    __slots__ = (
+        "__weakref__",
+        "_buffer",
+        "_closed",
+        "_dropped",
+        "_ended",
+        "_hub",
+        "_low_water",
+        "_queue",
+        "_since_checkpoint",
+        "_waiter",
+        "overflow",
+    )
 
     def __init__(self, hub: EventHub, buffer: int, overflow: Overflow) -> None:
         self._hub = hub
@@ -95,7 +107,8 @@ class EventStream:
             return
         length = len(self._queue)
         if length >= self._buffer:
-            # A tool's progress cannot be slowed down, since telling it is synchronous: past twice the buffer it is lost.
+            # A tool's progress cannot be slowed down, since telling it is synchronous: beyond twice the buffer it is
+            # lost.
             kind = type(event)
             if (kind in _DELTAS and self.overflow == "drop") or (kind is ToolProgress and length >= 2 * self._buffer):
                 self._dropped += 1
@@ -123,7 +136,7 @@ class EventStream:
         """Unsubscribe. Not a checkpoint."""
         self.close()
 
-    async def __aenter__(self) -> EventStream:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

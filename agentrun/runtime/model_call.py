@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from agentrun.core.errors import ModelError
@@ -20,7 +21,7 @@ from agentrun.core.inbox import InboxEntry
 from agentrun.core.items import Item
 from agentrun.core.model import Model, ModelRequest, ModelSettings, ToolSpec
 from agentrun.core.response import ResponseBuilder
-from agentrun.runtime.containment import bounded
+from agentrun.runtime.containment import bounded, call
 from agentrun.runtime.run import Run
 from agentrun.runtime.services import NoCallServices
 
@@ -76,9 +77,7 @@ async def call_model(run: Run, first_input: tuple[Item, ...]) -> None:
         agent.output_schema,
     )
     run.phase = "model"
-    outcome = await run.step(
-        "model", model_name(model), _stream(run, model, request, builder), ignores_cut=False
-    )
+    outcome = await run.step("model", model_name(model), _stream(run, model, request, builder), ignores_cut=False)
     _end(run, turn, builder, outcome.ending, outcome.error, cut=outcome.swallowed)
     if run.hooks:
         await _end_hooks(run, builder)
@@ -92,9 +91,7 @@ def _settings(run: Run, agent: Agent[Any, Any]) -> ModelSettings:
     return settings
 
 
-def _end(
-    run: Run, turn: int, builder: ResponseBuilder, ending: str, error: BaseException | None, *, cut: bool
-) -> None:
+def _end(run: Run, turn: int, builder: ResponseBuilder, ending: str, error: BaseException | None, *, cut: bool) -> None:
     machine = run.machine
     status: Literal["completed", "interrupted", "failed"]
     if ending == "returned" and not cut:
@@ -120,13 +117,13 @@ async def _stream(run: Run, model: Model, request: ModelRequest, builder: Respon
     feed, publish = builder.feed, hub.publish
     if run.config.input_filter is not None:
         filtered: Any = run.config.input_filter(request)
-        request = cast(ModelRequest, await filtered if isinstance(filtered, Awaitable) else filtered)
+        request = cast("ModelRequest", await filtered if isinstance(filtered, Awaitable) else filtered)
         if not isinstance(request, ModelRequest):
             raise TypeError(f"RunConfig.input_filter must return a ModelRequest, not {type(request).__name__}")
     for hooks in run.hooks:
         run.model_hooks.append(hooks)
         try:
-            await hooks.on_model_start(run.context(NoCallServices(run)), request)
+            await call(hooks.on_model_start, run.context(NoCallServices(run)), request)
         except Exception as exc:  # noqa: BLE001 - a hook never decides what happens
             run.cleanup_error(exc, "hook on_model_start")
     count = 0
@@ -145,12 +142,8 @@ async def _end_hooks(run: Run, builder: ResponseBuilder) -> None:
     while run.model_hooks:
         hooks = run.model_hooks.pop(0)
         ctx = run.context(NoCallServices(run))
-        ended = await bounded(_call(hooks.on_model_end, ctx, builder.outcome), run.config.cleanup_grace)
+        ended = await bounded(partial(hooks.on_model_end, ctx, builder.outcome), run.config.cleanup_grace)
         run.note_bounded(ended, "hook on_model_end")
-
-
-def _call(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
-    return lambda: function(*args)
 
 
 def model_name(model: Model) -> str:

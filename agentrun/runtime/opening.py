@@ -186,7 +186,9 @@ class _Opening:
         if config is not None and not isinstance(config, RunConfig):
             raise UserError(f"config must be a RunConfig, not {type(config).__name__}")
         if session is not None and not isinstance(session, Session):
-            raise UserError(f"session must have async methods load() and append(items); {type(session).__name__} has not")
+            raise UserError(
+                f"session must have async methods load() and append(items); {type(session).__name__} has not"
+            )
         if not _in_event_loop():
             raise UserError("open_run() needs a running event loop; in a script, call agentrun.run_sync(...)")
         self._config = config = config if config is not None else _DEFAULT_CONFIG
@@ -371,8 +373,10 @@ def _resolve_model(agent: Agent[Any, Any], config: RunConfig) -> Model:
         from agentrun.models.providers import model_from_string
 
         return model_from_string(model)
-    if not isinstance(cast(object, model), Model):
-        raise UserError(f"agent {agent.name!r}: model must be a string or have a stream() method, not {type(model).__name__}")
+    if not isinstance(cast("object", model), Model):
+        raise UserError(
+            f"agent {agent.name!r}: model must be a string or have a stream() method, not {type(model).__name__}"
+        )
     return model
 
 
@@ -381,7 +385,9 @@ def _resume_agent(agent: Agent[Any, Any], snapshot: RunSnapshot | None) -> Agent
         return agent
     found = agent.find(snapshot.agent)
     if found is None:
-        raise UserError(f"resume_from was taken when agent {snapshot.agent!r} was at work, which {agent.name!r} cannot reach")
+        raise UserError(
+            f"resume_from was taken when agent {snapshot.agent!r} was at work, which {agent.name!r} cannot reach"
+        )
     return found
 
 

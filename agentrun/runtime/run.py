@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -19,7 +19,7 @@ from agentrun.core.errors import ModelError, UserError
 from agentrun.core.events import Event, InputInjected, InterruptRequested
 from agentrun.core.inbox import Delivery
 from agentrun.core.interrupts import InterruptMode
-from agentrun.core.items import ToolCall, ToolOutput, UserMessage, SystemMessage, RunInput, parse_input
+from agentrun.core.items import RunInput, SystemMessage, ToolCall, UserMessage, parse_input
 from agentrun.core.model import Model
 from agentrun.core.results import (
     GuardrailResult,
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from agentrun.runtime.tool_run import ToolRun
 
 __all__ = ["Run"]
+
+CUT_REASON: Final = "cut short by new input"
 
 _T = TypeVar("_T")
 
@@ -204,7 +206,9 @@ class Run:
                 step.scope.cancel()
         if stop:
             self.guards.cancel()
-        reason = self.stop_reason if stop else "cut short by new input"
+        else:
+            self.guards.drop_output()
+        reason = self.stop_reason if stop else CUT_REASON
         for tool in self.tools:
             tool.request_cancel(reason)
         self.wake()
@@ -268,10 +272,10 @@ class Run:
         """
         contained: Contained[_T] = Contained(self.config.cleanup_grace)
         if self.machine.ending:
-            if finish:
-                contained.scope.deadline = anyio.current_time() + self.config.cleanup_grace
-            else:
-                contained.scope.cancel()
+            if not finish:
+                coro.close()  # it is not started at all
+                return Outcome("cancelled")
+            contained.scope.deadline = anyio.current_time() + self.config.cleanup_grace
         self._step, self._step_name, self._step_kind = contained, name, kind
         self._step_started = anyio.current_time()
         self._step_ignores_cut, self._finishing_step = ignores_cut, finish
@@ -350,9 +354,7 @@ class Run:
         if self.result is None:
             if self._step is not None:
                 status = "cancelling" if self._step.scope.cancel_called else "running"
-                children.append(
-                    ScopeState(self._step_kind, self._step_name, "", status, now - self._step_started)
-                )
+                children.append(ScopeState(self._step_kind, self._step_name, "", status, now - self._step_started))
             children.extend(self.guards.scopes(now))
             children.extend(tool.state(now) for tool in self.tools if not tool.ended)
         return RunState(

@@ -90,7 +90,6 @@ class ThreadCall(Generic[_T]):
         self._finished = True
 
 
-
 def _unlimited() -> anyio.CapacityLimiter:
     # Not the backend's default of 40 threads: abandoned ones would use it up on trio, and starve other code of the
     # application on asyncio. The run's own max_parallel_tools is the bound.

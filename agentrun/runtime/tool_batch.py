@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 from agentrun.core.events import AgentChanged, ApprovalRequested, ToolEnded, ToolStarted
 from agentrun.core.items import ToolCall
 from agentrun.runtime.agent import Agent
-from agentrun.runtime.run import Run
+from agentrun.runtime.run import CUT_REASON, Run
 from agentrun.runtime.tool_run import ToolRun
 
 __all__ = ["ToolBatch"]
@@ -43,12 +43,23 @@ class ToolBatch:
         try:
             async with anyio.create_task_group() as self.task_group:
                 if run.machine.ending:
-                    for tool in self.calls:
-                        tool.request_cancel(run.stop_reason)
-                while not self._advance():
-                    await run.wait_for_news()
+                    self._cancel_all(run.stop_reason)
+                elif run.machine.inbox.wants_now:
+                    self._cancel_all(CUT_REASON)
+                try:
+                    while not self._advance():
+                        await run.wait_for_news()
+                except BaseException:
+                    # The driver's task was cancelled natively. The calls have shields of their own, and must be told.
+                    self._cancel_all("the run was cancelled")
+                    raise
         finally:
+            self._advance()
             run.tools = []
+
+    def _cancel_all(self, reason: str) -> None:
+        for tool in self.calls:
+            tool.request_cancel(reason)
 
     def _advance(self) -> bool:
         """Move every call as far as it goes, in the order of the calls. Returns whether all have ended."""
@@ -84,7 +95,7 @@ class ToolBatch:
         """A cancelled call that no task works on ends here."""
         for tool in self.calls:
             if tool.cancel_reason is not None and tool.phase in ("new", "waiting for approval", "queued"):
-                if tool.phase == "waiting for approval":
+                if tool.phase == "waiting for approval" and self._run.machine.ending:
                     self._run.pending_approvals += (tool.call,)
                 tool.end("cancelled", tool.cancel_text())
 

@@ -17,7 +17,7 @@ from agentrun.core.errors import CallCancelled, ToolArgumentsError, ToolError
 from agentrun.core.events import ToolProgress
 from agentrun.core.items import ToolCall, ToolOutput, ToolStatus
 from agentrun.core.results import ScopeState
-from agentrun.runtime.containment import Contained, Outcome, bounded, only_cancellations, split_cancelled
+from agentrun.runtime.containment import Contained, Outcome, bounded, call, only_cancellations, split_cancelled
 from agentrun.runtime.hooks import RunHooks
 from agentrun.runtime.run import Run, describe_error
 from agentrun.runtime.threads import ThreadCall
@@ -168,11 +168,7 @@ class ToolRun:
         assert callable(tool.needs_approval)
         ask = tool.needs_approval
 
-        async def call() -> bool:
-            answer = ask(self.ctx, self.arguments)
-            return bool(await answer if isinstance(answer, Awaitable) else answer)
-
-        outcome = await self._contain(call())
+        outcome = await self._contain(call(ask, self.ctx, self.arguments))
         self._tasks -= 1
         if self.cancel_reason is not None:
             self.end("cancelled", self.cancel_text())
@@ -203,6 +199,9 @@ class ToolRun:
         """Run the tool. A task of the batch; never raises."""
         token = current_tool_run.set(self)
         try:
+            if self.cancel_reason is not None:
+                self._cancelled(Outcome("cancelled"))  # cancelled before its first step: none of it has run
+                return
             outcome = await self._contain(self._attempts())
             await self._settle(outcome)
         except BaseException as exc:  # noqa: BLE001 - a native cancellation between two pieces of user code, or our own bug
@@ -231,7 +230,7 @@ class ToolRun:
         for hooks in self.run.hooks:
             self._hooks.append(hooks)
             try:
-                await hooks.on_tool_start(self.ctx, self.call)
+                await call(hooks.on_tool_start, self.ctx, self.call)
             except Exception as exc:  # noqa: BLE001 - a hook never decides what happens to a tool
                 self.run.cleanup_error(exc, f"hook of {self.what}")
         for attempt in range(tool.retries + 1):
@@ -361,12 +360,10 @@ class ToolRun:
         self.run.post(lambda: self.run.publish(event) if not self.ended else None)
 
     def on_cleanup(self, callback: Callable[[], Awaitable[object] | object]) -> None:
-        async def call(_: BaseException | None) -> None:
-            result = callback()
-            if isinstance(result, Awaitable):
-                await cast("Awaitable[object]", result)
+        async def cleanup(_: BaseException | None) -> None:
+            await call(callback)
 
-        self._cleanups.append(call)
+        self._cleanups.append(cleanup)
 
     async def enter_async_context(self, cm: AbstractAsyncContextManager[_T]) -> _T:
         value = await cm.__aenter__()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 import anyio
+import anyio.lowlevel
 
 from agentrun.core.errors import UserError
 from agentrun.core.events import TextDelta, ToolCallDelta
@@ -123,7 +124,7 @@ class ScriptedModel:
                     yield TextDelta(piece)
                 yield AssistantMessage(part.text)
             elif isinstance(part, Call):
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
                 call_id = part.call_id if part.call_id is not None else f"call_{next(self._call_numbers)}"
                 text = part.arguments if isinstance(part.arguments, str) else json.dumps(dict(part.arguments))
                 yield ToolCallDelta(call_id, part.name, text)
@@ -133,7 +134,7 @@ class ScriptedModel:
             elif isinstance(part, Wait):
                 await anyio.sleep(part.seconds)
             elif isinstance(part, Fail):
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
                 raise part.exception
             else:
                 await anyio.sleep_forever()

@@ -93,7 +93,7 @@ async def show(live: ActiveRun[Any], *, stop_after: int | None = None) -> int:
 
 
 async def wait_until_idle(model: LocalModel, seconds: float) -> float | None:
-    """How long it takes until the model server reports no busy slot, or ``None`` if it takes longer than ``seconds``."""
+    """How long it takes until the model server reports no busy slot; ``None`` if longer than ``seconds``."""
     started = time.perf_counter()
     while (passed := time.perf_counter() - started) < seconds:
         if await model.busy_slots() == 0:
