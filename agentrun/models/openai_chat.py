@@ -19,7 +19,7 @@ from agentrun.core.items import (
 )
 from agentrun.core.model import ModelRequest, ToolSpec
 from agentrun.models.history import HistoryEncoder, json_bytes, object_arguments
-from agentrun.models.http import Decoder
+from agentrun.models.http_stream import Decoder
 from agentrun.models.openai_base import OpenAIModel, file_fields, schema_name
 from agentrun.models.openai_chat_stream import ChatDecoder
 

@@ -50,7 +50,7 @@ class _Call:
 
 
 class ChatDecoder:
-    """Decodes one completion; see `agentrun.models.http.Decoder`."""
+    """Decodes one completion; see `agentrun.models.http_stream.Decoder`."""
 
     def __init__(self, request_id: str | None) -> None:
         self.complete = False

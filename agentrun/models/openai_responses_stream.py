@@ -25,7 +25,7 @@ _Key = int | str
 
 
 class ResponsesDecoder:
-    """Decodes one response; see `agentrun.models.http.Decoder`."""
+    """Decodes one response; see `agentrun.models.http_stream.Decoder`."""
 
     def __init__(self, request_id: str | None, *, stored: bool = False) -> None:
         self.complete = False

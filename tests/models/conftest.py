@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 import httpx
 import httpx2
 import pytest
-from . import server as loopback
 
-from agentrun.models import OpenAIChatModel, OpenAIResponsesModel
-from agentrun.models import http as agentrun_http
+from agentrun.models import OpenAIChatModel, OpenAIResponsesModel, http_stream
+
+from . import server as loopback
 
 MakeModel: TypeAlias = Callable[..., Any]
 
@@ -61,7 +61,6 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def sleep(seconds: float) -> None:
         recorded.append(seconds)
 
-    monkeypatch.setattr(agentrun_http, "_sleep", sleep)
-    monkeypatch.setattr(agentrun_http, "_random", lambda: 1.0)
+    monkeypatch.setattr(http_stream, "_sleep", sleep)
+    monkeypatch.setattr(http_stream, "_random", lambda: 1.0)
     return recorded
-

@@ -55,9 +55,7 @@ async def test_connections_are_used_again(api: str, server: Server, make_model: 
     assert server.connections == 1
 
 
-async def test_a_refused_connection(
-    make_model: MakeModel, client: Any, waits: list[float], free_tcp_port: int
-) -> None:
+async def test_a_refused_connection(make_model: MakeModel, client: Any, waits: list[float], free_tcp_port: int) -> None:
     error = await failure(make_model(client=client, base_url=f"http://127.0.0.1:{free_tcp_port}/v1"))
     assert error.status is None
     assert error.retryable
@@ -141,9 +139,7 @@ async def test_the_provider_says_how_long_to_wait(
     assert waits == [wait]
 
 
-async def test_the_provider_names_a_date(
-    api: str, server: Server, make_model: MakeModel, waits: list[float]
-) -> None:
+async def test_the_provider_names_a_date(api: str, server: Server, make_model: MakeModel, waits: list[float]) -> None:
     server.reply_error(503, None, retry_after=format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True))
     server.reply_error(503, None, retry_after="Fri, 31 Dec 1999 23:59:59 GMT")
     server.reply(TEXT[api])

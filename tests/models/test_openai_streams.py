@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from . import recordings as rec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,8 @@ from agentrun.core.usage import Usage
 from agentrun.models.openai_chat_stream import ChatDecoder
 from agentrun.models.openai_responses_stream import ResponsesDecoder
 from agentrun.models.sse import SSEDecoder
+
+from . import recordings as rec
 
 USAGE = Usage(input_tokens=75, cached_input_tokens=32, output_tokens=1186, reasoning_tokens=1024)
 
@@ -51,9 +52,7 @@ RESPONSES_FULL = [
     ReasoningDelta("Rain?"),
     ReasoningDelta("\n\n"),
     ReasoningDelta("Look."),
-    Reasoning(
-        "Rain?\n\nLook.", {"id": "rs_67", "encrypted_content": "gAAAAA==", "summary": ["Rain?", "Look."]}
-    ),
+    Reasoning("Rain?\n\nLook.", {"id": "rs_67", "encrypted_content": "gAAAAA==", "summary": ["Rain?", "Look."]}),
     TextDelta("Blåbær ☂\n🌧!"),
     AssistantMessage("Blåbær ☂\n🌧!", provider_data={"id": "msg_67"}),
     ToolCallDelta("call_1", "get_weather", ""),
@@ -201,7 +200,11 @@ def test_the_event_line_names_the_type_when_the_data_does_not() -> None:
     ("event", "code", "retryable"),
     [
         ({"type": "error", "code": "server_error", "message": "Oops"}, "server_error", True),
-        ({"type": "error", "error": {"type": "invalid_request_error", "message": "Oops"}}, "invalid_request_error", False),
+        (
+            {"type": "error", "error": {"type": "invalid_request_error", "message": "Oops"}},
+            "invalid_request_error",
+            False,
+        ),
         (rec.response("failed", error={"code": "rate_limit_exceeded", "message": "Oops"}), "rate_limit_exceeded", True),
         (rec.response("completed", status="failed", error={"code": "x", "message": "Oops"}), "x", False),
         (rec.response("failed", error=None), None, False),
