@@ -17,8 +17,8 @@ from agentrun.core.items import Item
 __all__ = ["Delivery", "Inbox", "InboxEntry", "InjectionStatus"]
 
 Delivery: TypeAlias = Literal["next", "now", "idle"]
-"""When an input goes to the model: ``"next"``, with the next call; ``"now"``, in a call that cuts what runs; ``"idle"``,
-when the run would finish."""
+"""When an input goes to the model: with the ``"next"`` call, ``"now"`` in a call that cuts what runs, or when the run
+would finish and is ``"idle"``."""
 
 InjectionStatus: TypeAlias = Literal["pending", "delivered", "undelivered"]
 

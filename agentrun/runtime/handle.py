@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import TYPE_CHECKING, Any, Generic
 
 from anyio import from_thread
@@ -35,6 +36,13 @@ class ActiveRun(Generic[OutputT_co]):
     def __init__(self, run: Run) -> None:
         self._run = run
         self._failure_told = False
+
+    def _here(self, name: str) -> Run:
+        """The run, if this is the thread of its event loop: from any other, a request would race with the driver."""
+        run = self._run
+        if threading.get_ident() != run.thread_id:
+            raise UserError(f"{name}() was called from another thread than the run's; use the same method of run.from_thread")
+        return run
 
     @property
     def id(self) -> str:
@@ -74,7 +82,7 @@ class ActiveRun(Generic[OutputT_co]):
             raise UserError(f"events(buffer=...) must be a whole number of at least 1, not {buffer!r}")
         if overflow not in ("wait", "drop"):
             raise UserError(f"events(overflow=...) must be 'wait' or 'drop', not {overflow!r}")
-        return self._run.hub.subscribe(buffer, overflow)
+        return self._here("events").hub.subscribe(buffer, overflow)
 
     def inject(self, input: RunInput, *, deliver: Delivery = "next") -> Injection:
         """Give the run more input while it works.
@@ -96,7 +104,7 @@ class ActiveRun(Generic[OutputT_co]):
         if deliver not in ("next", "now", "idle"):
             raise UserError(f"inject(deliver=...) must be 'next', 'now' or 'idle', not {deliver!r}")
         try:
-            return self._run.inject(input, deliver)
+            return self._here("inject").inject(input, deliver)
         except RunEnded as exc:
             exc.result = self._run.result
             raise
@@ -129,7 +137,7 @@ class ActiveRun(Generic[OutputT_co]):
             or escalate_after < 0
         ):
             raise UserError(f"interrupt(escalate_after=...) must be 0 or more seconds, not {escalate_after!r}")
-        return self._run.interrupt(reason, mode, escalate_after)
+        return self._here("interrupt").interrupt(reason, mode, escalate_after)
 
     def interrupt_tool(self, call_id: str, reason: str | None = None) -> bool:
         """Cancel one tool call; the model is told why, and the run goes on.
@@ -140,7 +148,7 @@ class ActiveRun(Generic[OutputT_co]):
         Raises:
             UserError: The run never had a call of this id.
         """
-        return self._run.interrupt_tool(call_id, reason)
+        return self._here("interrupt_tool").interrupt_tool(call_id, reason)
 
     def approve(self, call_id: str) -> bool:
         """Let a tool call run that waits for approval.
@@ -151,7 +159,7 @@ class ActiveRun(Generic[OutputT_co]):
         Raises:
             UserError: The run never had a call of this id.
         """
-        return self._run.decide(call_id, True, None)
+        return self._here("approve").decide(call_id, True, None)
 
     def reject(self, call_id: str, message: str | None = None) -> bool:
         """Refuse a tool call that waits for approval; it has not run and will not.
@@ -166,11 +174,11 @@ class ActiveRun(Generic[OutputT_co]):
         Raises:
             UserError: The run never had a call of this id.
         """
-        return self._run.decide(call_id, False, message)
+        return self._here("reject").decide(call_id, False, message)
 
     def state(self) -> RunState:
         """What is alive right now: status, agent, turn, inbox, usage and the tree of open scopes."""
-        return self._run.state()
+        return self._here("state").state()
 
     async def wait(self) -> RunResult[OutputT_co]:
         """Wait for the end, and return the result of a run that completed or was interrupted. A checkpoint.

@@ -348,7 +348,7 @@ class Run:
 
     def state(self) -> RunState:
         """See `ActiveRun.state`."""
-        now = anyio.current_time() if threading.get_ident() == self.thread_id else self.started_at
+        now = anyio.current_time()
         machine = self.machine
         children: list[ScopeState] = []
         if self.result is None:
