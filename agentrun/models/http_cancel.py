@@ -44,14 +44,17 @@ def plain_body(stream: Any, content: bytes) -> Any:
     httpx iterates a request's body with an async generator that nobody closes when sending is cancelled; trio warns
     about it when it is garbage-collected.
     """
-    base: Any = type(stream)
+    base: Any = stream.__class__
     made = _body_classes.get(base)
     if made is None:
-        made = type("RequestBody", (base,), {"__aiter__": lambda self: _Once(self.content)})  # pyright: ignore
-        _body_classes[base] = made
+        made = _body_classes[base] = type("RequestBody", (base,), {"__aiter__": _iterate})
     body = made(content)
     body.content = content
     return body
+
+
+def _iterate(body: Any) -> _Once:
+    return _Once(body.content)
 
 
 class _Once:

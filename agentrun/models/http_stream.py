@@ -146,7 +146,7 @@ class ModelStream:
             "accept": "text/event-stream",
             # Compression makes proxies hold events back.
             "accept-encoding": "identity",
-            **(self._request.settings.extra_headers or {}),
+            **{name.lower(): value for name, value in (self._request.settings.extra_headers or {}).items()},
         }
         if model._first_token_timeout is None:
             self._first_deadline = float("inf")

@@ -15,7 +15,7 @@ import trustme
 
 from agentrun.core.errors import ModelError
 from agentrun.core.events import TextDelta
-from agentrun.core.model import ResponseEnded
+from agentrun.core.model import ModelRequest, ModelSettings, ResponseEnded
 
 from . import recordings as rec
 from .asking import REQUEST, collect, failure
@@ -44,6 +44,14 @@ async def test_an_answer_arrives(api: str, server: Server, make_model: MakeModel
     assert request.headers["authorization"] == "Bearer sk-test"
     assert request.headers["content-type"] == "application/json"
     assert request.headers["accept"] == "text/event-stream"
+
+
+async def test_headers_of_one_request_win(server: Server, make_model: MakeModel, api: str) -> None:
+    server.reply(TEXT[api])
+    settings = ModelSettings(extra_headers={"Authorization": "Bearer other", "X-Extra": "1"})
+    await collect(make_model(headers={"X-Extra": "0"}), ModelRequest(None, [], settings=settings))
+    assert server.requests[0].headers["authorization"] == "Bearer other"
+    assert server.requests[0].headers["x-extra"] == "1"
 
 
 async def test_connections_are_used_again(api: str, server: Server, make_model: MakeModel, client: Any) -> None:

@@ -124,8 +124,8 @@ def test_a_recording_that_breaks_off_anywhere_is_complete_or_an_error(name: str)
         try:
             events = decode(api, [stream[:cut]])
         except ModelError as error:
-            assert error.retryable
-            assert error.request_id == "req_1"
+            assert error.retryable  # noqa: PT017
+            assert error.request_id == "req_1"  # noqa: PT017
         else:
             assert items(events) == items(expected)
             assert isinstance(events[-1], ResponseEnded)
