@@ -180,7 +180,7 @@ class ModelStream:
                 failure = await self._check(self._response)
                 if failure is not None:
                     failures.append(failure)
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - raised by the host task
                 error = self._translated(exc)
                 if error is not exc:
                     error.__cause__ = exc
