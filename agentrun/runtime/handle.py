@@ -6,7 +6,7 @@ import math
 import threading
 from typing import TYPE_CHECKING, Any, Generic
 
-from anyio import from_thread
+from anyio import RunFinishedError, from_thread
 from typing_extensions import TypeVar
 
 from agentrun.core.errors import RunEnded, UserError
@@ -215,11 +215,12 @@ class ThreadHandle:
         self._live = live
 
     def _call(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-        import anyio
-
+        run = self._live._run
+        if threading.get_ident() == run.thread_id:
+            return function(*args, **kwargs)  # waiting for the loop inside the loop would be for ever
         try:
-            return from_thread.run_sync(lambda: function(*args, **kwargs), token=self._live._run.token)
-        except anyio.RunFinishedError as exc:
+            return from_thread.run_sync(lambda: function(*args, **kwargs), token=run.token)
+        except RunFinishedError as exc:
             raise RunEnded("the event loop of the run has ended") from exc
 
     def inject(self, input: RunInput, *, deliver: Delivery = "next") -> Injection:
