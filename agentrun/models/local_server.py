@@ -86,7 +86,7 @@ def main() -> None:
     _watch_parent(options["parent"])
     try:
         server = _serve(options)
-    except Exception as exc:  # whatever it is, the parent tells its user
+    except Exception as exc:  # whatever it is, the parent tells its user  # noqa: BLE001
         _tell(error=f"{type(exc).__name__}: {exc}")
         os._exit(1)
     _tell(url=server.listening_address)

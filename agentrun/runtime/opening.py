@@ -7,6 +7,7 @@ three or ten cancellations, native or scoped, hit a host that does nothing but w
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -188,6 +189,12 @@ class _Opening:
         if session is not None and not isinstance(session, Session):
             raise UserError(
                 f"session must have async methods load() and append(items); {type(session).__name__} has not"
+            )
+        worker = sys.modules.get("agentrun.tools.worker")
+        if worker is not None and worker.importing_main():
+            raise UserError(
+                "a run was started while a tool's process imports the main script; start runs under "
+                "`if __name__ == '__main__':`, so that the process of a tool does not start them again"
             )
         if not _in_event_loop():
             raise UserError("open_run() needs a running event loop; in a script, call agentrun.run_sync(...)")

@@ -260,8 +260,10 @@ class ToolRun:
             self.run.report.killed_processes.append(f"{self.what}: {report}")
 
         args, kwargs = tool.call_arguments(self.arguments)
+        # SIGTERM, this long, SIGKILL and reaping together must fit into the grace that the call has.
+        grace = 0.8 * self.run.config.cleanup_grace
         return await run_in_process(
-            tool.function, args, kwargs, grace=self.run.config.cleanup_grace, on_killed=on_killed
+            tool.function, args, kwargs, grace=grace, on_killed=on_killed
         )
 
     async def _settle(self, outcome: Outcome[Any]) -> None:

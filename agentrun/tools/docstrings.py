@@ -71,7 +71,7 @@ def parse_docstring(docstring: str | None) -> Documentation:
         return Documentation(text)
     try:
         return _parse_with_griffe(text, style)
-    except Exception:  # not installed, or it stumbled over the text: a docstring must not break a tool
+    except Exception:  # not installed, or it stumbled over the text: a docstring must not break a tool  # noqa: BLE001
         return _parse_google(text) if style == "google" else Documentation(text)
 
 

@@ -281,7 +281,7 @@ def tool(
         function: The function: any callable but a class or a generator.
         name: What the model calls it, 1 to 64 of ``a-zA-Z0-9_-``; default: the function's name.
         description: What the model is told it does; default: the docstring without its sections.
-        timeout: Seconds one attempt may take; ``None`` is no limit.
+        timeout: Seconds a call may take, retries included; ``None`` is no limit.
         retries: How many further attempts to make after the function raised.
         parallel: ``False`` has it run alone, for tools that must not overlap with others.
         needs_approval: ``True``, or a callable given context and arguments that says so, has each call wait for

@@ -199,7 +199,7 @@ def _result(frame: bytes, where: str) -> Any:
     if pickled is not None:
         try:
             error = _Unpickler(BytesIO(pickled)).load()
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001
             error.add_note(f"(its exception cannot be read in this process: {exc})")
     error.add_note(f"In the process of {where}:\n{trace.rstrip()}")
     raise error

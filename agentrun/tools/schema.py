@@ -169,7 +169,7 @@ def _note_default(target: dict[str, Any], default: Any) -> None:
     # The function's own default is what is used; the schema only tells the model of it, if JSON can.
     try:
         target["default"] = to_jsonable_python(default, inf_nan_mode="strings")
-    except Exception:
+    except Exception:  # noqa: BLE001
         target.pop("default", None)
 
 

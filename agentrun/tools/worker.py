@@ -84,7 +84,7 @@ def _serve(requests: IO[bytes]) -> Reply:
         raise
     except SystemExit as exc:
         return "error", None, f"the function called sys.exit({exc.code!r})", traceback.format_exc()
-    except BaseException as exc:
+    except BaseException as exc:  # noqa: BLE001
         text = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
         return "error", _pickled_error(exc), text, traceback.format_exc()
 
@@ -123,7 +123,7 @@ def _pickled_value(value: Any) -> bytes:
         return pickle.dumps(value)
     except CallCancelled:
         raise
-    except Exception:
+    except Exception:  # noqa: BLE001
         # Only its JSON is needed in the end, so that will do; and if it has none, the error says so.
         return pickle.dumps(to_output(value))
 
@@ -135,5 +135,5 @@ def _pickled_error(exc: BaseException) -> bytes | None:
     try:
         pickled = pickle.dumps(exc)
         return pickled if type(pickle.loads(pickled)) is type(exc) else None
-    except Exception:
+    except Exception:  # noqa: BLE001
         return None
