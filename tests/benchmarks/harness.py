@@ -1,0 +1,148 @@
+"""Measuring programs against each other: interleaved, warmed up, medians, and the garbage collector handled alike.
+
+The programs of one comparison run in turns, in one process and one event loop, so that whatever disturbs the machine
+disturbs them all. The ratio is the median of the rounds' ratios: it is steadier than the times themselves.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import anyio
+
+__all__ = ["AGENTRUN", "BARE", "FLOOR", "Aim", "Comparison", "Program", "Settings", "compare", "growth", "on_backends"]
+
+AGENTRUN: Final = "agentrun"
+FLOOR: Final = "SC floor"
+BARE: Final = "bare loop"
+
+Program: TypeAlias = Callable[[], Awaitable[Any]]
+"""Does the work once and returns what it made of it: programs that are compared must return the same."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How thorough to be.
+
+    Attributes:
+        quick: Fewer and smaller rounds: says whether everything works, and what the ratios are, more or less.
+        backends: The event loops to measure on.
+    """
+
+    quick: bool = False
+    backends: tuple[str, ...] = ("asyncio", "trio")
+
+    def pick(self, quick: int, full: int) -> int:
+        """A number of rounds, or the size of the work."""
+        return quick if self.quick else full
+
+
+@dataclass(frozen=True)
+class Aim:
+    """``program`` shall cost at most ``at_most`` times as much as ``against``."""
+
+    against: str
+    at_most: float
+    program: str = AGENTRUN
+
+
+@dataclass
+class Comparison:
+    """What was measured of several programs that do the same work.
+
+    Attributes:
+        what: What one number stands for, such as "one delta".
+        samples: By program, one value for each round.
+        unit: ``"s"`` for seconds, ``"B"`` for bytes.
+        aims: What the ratios should be.
+        findings: Whatever else is to be said: a sentence, and whether an aim was met (``None`` if it is none).
+    """
+
+    what: str
+    backend: str
+    samples: Mapping[str, Sequence[float]]
+    unit: str = "s"
+    aims: Sequence[Aim] = ()
+    findings: list[tuple[str, bool | None]] = field(default_factory=list)
+
+    def median(self, program: str) -> float:
+        """The middle of the rounds."""
+        return statistics.median(self.samples[program])
+
+    def ratio(self, program: str, against: str) -> float | None:
+        """How many times as much ``program`` costs as ``against``; ``None`` where that cannot be said."""
+        if program == against or against not in self.samples:
+            return None
+        pairs = zip(self.samples[program], self.samples[against], strict=True)
+        ratios = [a / b for a, b in pairs if b > 0]
+        return statistics.median(ratios) if ratios else None
+
+
+async def compare(
+    programs: Mapping[str, Program],
+    *,
+    rounds: int,
+    per: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+    own_clock: bool = False,
+    warm: bool = False,
+) -> dict[str, list[float]]:
+    """Run the programs in turns.
+
+    Args:
+        programs: By name.
+        rounds: How often each; one more round warms up and does not count.
+        per: The work is this many units; the values are for one.
+        clock: What to read the time from.
+        warm: They are warmed up already.
+        own_clock: The program returns ``(seconds, result)`` itself, because not all that it does counts.
+
+    Raises:
+        AssertionError: Two programs returned different results: they did not do the same work.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in programs}
+    for number in range(int(warm), rounds + 1):
+        results: dict[str, Any] = {}
+        for name, program in programs.items():
+            gc.collect()
+            gc.disable()
+            try:
+                started = clock()
+                result = await program()
+                seconds = clock() - started
+            finally:
+                gc.enable()
+            if own_clock:
+                seconds, result = result
+            results[name] = result
+            if number:
+                samples[name].append(seconds / per)
+        check_same(results)
+    return samples
+
+
+def check_same(results: Mapping[str, Any]) -> None:
+    """All programs must have come to the same result."""
+    names = list(results)
+    for name in names[1:]:
+        if results[name] != results[names[0]]:
+            both = f"{results[name]!r:.200} against {results[names[0]]!r:.200}"
+            raise AssertionError(f"{name} and {names[0]} did not do the same work: {both}")
+
+
+def on_backends(settings: Settings, measure: Callable[[str], Awaitable[Comparison]]) -> Iterable[Comparison]:
+    """Run ``measure(backend)`` in an event loop of each backend."""
+    for backend in settings.backends:
+        yield anyio.run(measure, backend, backend=backend)
+
+
+def growth(sizes: Sequence[int], costs: Sequence[float]) -> float:
+    """The exponent ``k`` of ``cost = c * size ** k`` that fits best (least squares of the logarithms)."""
+    xs, ys = [math.log(size) for size in sizes], [math.log(cost) for cost in costs]
+    return statistics.linear_regression(xs, ys).slope

@@ -1,0 +1,59 @@
+"""How long ``import agentrun`` takes, and how long until a first run has ended."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterable
+
+from ..harness import AGENTRUN, Aim, Comparison, Settings
+
+TITLE = "imports, each in a new process"
+
+_BASE = "anyio+httpx+pydantic"
+_IMPORTS = {AGENTRUN: "import agentrun", _BASE: "import anyio, httpx, pydantic"}
+# Nothing that is put off until it is needed can hide here: a tool's schema, a client for HTTP, a whole run.
+_FIRST_RUN = {
+    AGENTRUN: """
+import agentrun
+from agentrun.models import OpenAIResponsesModel
+from agentrun.testing import Call, Say, ScriptedModel
+OpenAIResponsesModel("m", api_key="k", base_url="http://127.0.0.1:9")
+import httpx
+httpx.AsyncClient(verify=False)
+async def echo(text: str) -> str: return text
+model = ScriptedModel([Call("echo", {"text": "x"}), Say("y")])
+agentrun.run_sync(agentrun.Agent("a", tools=[echo], model=model), "Go.")
+""",
+    _BASE: """
+import anyio, httpx, pydantic
+httpx.AsyncClient(verify=False)
+async def echo(text: str) -> str: return text
+adapter = pydantic.TypeAdapter(pydantic.create_model("Arguments", text=(str, ...)))
+adapter.json_schema()
+async def main():
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(echo, adapter.validate_json('{"text": "x"}').text)
+anyio.run(main)
+""",
+}
+
+
+def measure(settings: Settings) -> Iterable[Comparison]:
+    """Import times, measured inside the new processes."""
+    rounds = settings.pick(5, 15)
+    samples = _measure(_IMPORTS, rounds)
+    yield Comparison("import", "", samples, aims=[Aim(_BASE, 1.3)])
+    yield Comparison("import, one tool, one run, an HTTP client", "", _measure(_FIRST_RUN, rounds), aims=[])
+
+
+def _measure(programs: dict[str, str], rounds: int) -> dict[str, list[float]]:
+    samples: dict[str, list[float]] = {name: [] for name in programs}
+    for number in range(rounds + 1):
+        for name, code in programs.items():
+            # CPU time of the process from here on: other processes on the machine do not count.
+            timed = f"import time; s = time.process_time()\n{code}\nprint(time.process_time() - s)"
+            done = subprocess.run([sys.executable, "-c", timed], capture_output=True, text=True, check=True)
+            if number:
+                samples[name].append(float(done.stdout))
+    return samples
