@@ -117,7 +117,10 @@ class Inbox:
         """Mark ``entries`` as delivered with the model call of ``turn``. The caller adds their items to the history in
         the same synchronous step."""
         taken = set(map(id, entries))
-        self._pending = [entry for entry in self._pending if id(entry) not in taken]
+        left = [entry for entry in self._pending if id(entry) not in taken]
+        if len(left) + len(entries) != len(self._pending):
+            raise AssertionError("only pending entries can be taken, and each only once")
+        self._pending = left
         for entry in entries:
             entry.settle("delivered", turn)
 

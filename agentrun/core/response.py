@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentrun.core.errors import ModelBehaviorError
 from agentrun.core.events import ReasoningDelta, TextDelta, ToolCallDelta
-from agentrun.core.items import AssistantMessage, Reasoning, ToolCall
+from agentrun.core.items import AssistantMessage, MessageStatus, Reasoning, ToolCall
 from agentrun.core.model import FinishReason, ModelEvent, ResponseEnded
 from agentrun.core.usage import Usage
 
@@ -14,7 +14,7 @@ __all__ = ["ResponseBuilder"]
 class ResponseBuilder:
     """Collects one response. Feed it every model event, then ask for the ``finished`` or the ``cut`` items."""
 
-    __slots__ = ("_items", "_text", "_text_position", "finish_reason", "outcome", "response_id", "usage")
+    __slots__ = ("_items", "_text", "_text_position", "finish_reason", "outcome", "usage")
 
     def __init__(self) -> None:
         self._items: list[AssistantMessage | Reasoning | ToolCall] = []
@@ -22,7 +22,6 @@ class ResponseBuilder:
         self._text_position = 0
         self.usage: Usage | None = None
         self.finish_reason: FinishReason | None = None
-        self.response_id: str | None = None
         self.outcome = "open"  # how the call ended, for those who are told of its end
 
     @property
@@ -48,7 +47,6 @@ class ResponseBuilder:
         elif isinstance(event, ResponseEnded):
             self.usage = event.usage
             self.finish_reason = event.finish_reason
-            self.response_id = event.response_id
         elif not isinstance(event, (ReasoningDelta, ToolCallDelta)):
             raise ModelBehaviorError(
                 f"the model's stream yielded {event!r:.80}, which is not a model event; "
@@ -59,7 +57,7 @@ class ResponseBuilder:
         """The items of a response whose stream came to its end."""
         items = list(self._items)
         if self._text:
-            status = "incomplete" if self.finish_reason in ("length", "content_filter") else "completed"
+            status: MessageStatus = "incomplete" if self.finish_reason in ("length", "content_filter") else "completed"
             items.insert(self._text_position, AssistantMessage(self.partial_text, status))
         return items
 
@@ -72,7 +70,7 @@ class ResponseBuilder:
         items: list[AssistantMessage | Reasoning | ToolCall] = [
             AssistantMessage(item.text, item.status, item.refusal)
             for item in self._items
-            if isinstance(item, AssistantMessage)
+            if isinstance(item, AssistantMessage) and (item.text or item.refusal)
         ]
         if text := self.partial_text:
             items.append(AssistantMessage(text, "incomplete"))

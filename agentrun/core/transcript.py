@@ -8,7 +8,7 @@ history is, and a view for the next request shares the storage instead of copyin
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import overload
 
 from agentrun.core.errors import UserError
@@ -109,7 +109,7 @@ def check_history(items: Iterable[Item], *, what: str = "history") -> None:
 class Transcript:
     """An append-only history; valid after every method call."""
 
-    __slots__ = ("_call_ids", "_items", "_start")
+    __slots__ = ("_call_ids", "_items", "_start", "_suffixes")
 
     def __init__(self, items: Iterable[Item] = ()) -> None:
         """Begin with ``items``, which must be a valid history.
@@ -121,6 +121,7 @@ class Transcript:
         check_history(self._items, what="input")
         self._call_ids = {item.call_id for item in self._items if isinstance(item, ToolCall)}
         self._start = len(self._items)
+        self._suffixes: dict[str, int] = {}  # the last number tried for a call id that was taken
 
     def __len__(self) -> int:
         return len(self._items)
@@ -156,20 +157,17 @@ class Transcript:
             self._call_ids |= ids
         self._items.extend(new)
 
-    def unique_call_id(self, call_id: str, taken: Iterable[str] = ()) -> str:
+    def unique_call_id(self, call_id: str, taken: Container[str] = ()) -> str:
         """``call_id``, or a variant of it that neither the history nor ``taken`` has.
 
         Some servers number their calls anew in each response.
         """
-        others = set(taken)
-        if call_id and call_id not in self._call_ids and call_id not in others:
-            return call_id
-        base = call_id or "call"
-        for n in itertools.count(2):
+        base = candidate = call_id or "call"
+        while candidate in self._call_ids or candidate in taken:
+            # Where the last search ended: a server that names all its calls alike costs no more than any other.
+            self._suffixes[base] = n = self._suffixes.get(base, 1) + 1
             candidate = f"{base}_{n}"
-            if candidate not in self._call_ids and candidate not in others:
-                return candidate
-        raise AssertionError("unreachable")
+        return candidate
 
     def commit_response(
         self, response: Sequence[AssistantMessage | Reasoning | ToolCall], outputs: Mapping[str, ToolOutput]

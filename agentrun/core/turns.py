@@ -3,10 +3,13 @@
 The driver asks ``next_action`` in a loop, does what it says, and reports what came of it. In between, any task may
 interrupt or inject. Each method is one atomic step, so the state is consistent whenever the driver is suspended:
 
-    CallModel  -> begin_model_call, feed..., then one of end_model_call / cut_model_call
-    RunTools   -> tool_ended for each call (the last one commits the response with all outputs)
+    CallModel   -> begin_model_call, feed..., then one of end_model_call / cut_model_call
+    RunTools    -> tool_ended for each call (the last one commits the response with all outputs)
     CheckOutput -> accept_output (or fail)
-    Finish     -> finish
+    Finish      -> finish
+
+``fail``, ``cancel``, ``interrupt``, ``inject`` and ``break_off`` may come at any time. A report that was not asked for
+is a bug of the driver: it raises `AssertionError` and changes nothing.
 
 A response that calls tools is *open* until all its calls have outputs; it enters the transcript whole.
 """
@@ -17,11 +20,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from agentrun.core.errors import ModelBehaviorError
+from agentrun.core.errors import UserError
 from agentrun.core.events import RunStatus
 from agentrun.core.inbox import Delivery, Inbox, InboxEntry
 from agentrun.core.interrupts import InterruptLatch, InterruptMode
-from agentrun.core.items import AssistantMessage, Item, Reasoning, ToolCall, ToolOutput
+from agentrun.core.items import AssistantMessage, Item, Reasoning, SystemMessage, ToolCall, ToolOutput, UserMessage
 from agentrun.core.limits import Limits
 from agentrun.core.response import ResponseBuilder
 from agentrun.core.transcript import Transcript
@@ -71,33 +74,31 @@ class TurnMachine:
         transcript: The history; valid at any time.
         inbox: Injected input that waits.
         interrupts: What was asked for.
+        limits: What may be used.
         usage: What was used.
         turn: The current turn, from 1; 0 before the first.
+        final: The model's final answer, unless there is more to do.
         failure: The exception that makes the run fail, once there is one.
         cancelled: Whether a cancellation from outside ends the run.
         status: How the run ended; ``None`` while it lasts.
     """
 
-    def __init__(
-        self, transcript: Transcript, *, limits: Limits, inbox: Inbox, usage: Usage | None = None, turn: int = 0
-    ) -> None:
+    def __init__(self, transcript: Transcript, *, limits: Limits, inbox: Inbox) -> None:
         self.transcript = transcript
         self.inbox = inbox
         self.interrupts = InterruptLatch()
         self.limits = limits
-        self.usage = usage if usage is not None else Usage()
-        self.turn = turn
-        self.turns_taken = 0
+        self.usage = Usage()
+        self.turn = 0
+        self.final: AssistantMessage | None = None
         self.failure: BaseException | None = None
         self.cancelled = False
         self.status: RunStatus | None = None
-        self.final: AssistantMessage | None = None
         self._accepted = False
-        self._wants_model = True
-        self._response: ResponseBuilder | None = None
-        self._open: list[AssistantMessage | Reasoning | ToolCall] = []
-        self._calls: tuple[ToolCall, ...] = ()
-        self._outputs: dict[str, ToolOutput] = {}
+        self._builder: ResponseBuilder | None = None  # of the model call under way
+        self._response: Sequence[AssistantMessage | Reasoning | ToolCall] = ()  # the open one
+        self._calls: dict[str, ToolCall] = {}  # its calls, in order
+        self._outputs: dict[str, ToolOutput] = {}  # of those calls that have ended
 
     # What happens next ---------------------------------------------------------------------------------------
 
@@ -109,63 +110,66 @@ class TurnMachine:
     @property
     def open_calls(self) -> tuple[ToolCall, ...]:
         """Calls of the open response that have no output yet."""
-        return tuple(call for call in self._calls if call.call_id not in self._outputs)
+        return tuple(call for call_id, call in self._calls.items() if call_id not in self._outputs)
 
     def next_action(self) -> Action:
         """Decide. Calling it again without reporting anything gives the same answer."""
-        if self._response is not None:
-            raise AssertionError("a model call is still open: end or cut it first")
+        if self.status is not None:
+            return Finish(self.status)
+        if self._builder is not None:
+            raise AssertionError("a model call is under way: end or cut it first")
         if self._calls:
             return RunTools(self.open_calls)
         if self.failure is not None:
             return Finish("failed")
         if self.cancelled:
             return Finish("cancelled")
-        if self._accepted and not self.inbox.ready(finishing=True):
+        more = self.inbox.ready(finishing=True)
+        if self._accepted and not more:
             return Finish("completed")
         if self.interrupts.current is not None:
             return Finish("interrupted")
-        if self._wants_model or self.inbox.ready(finishing=True):
-            if error := self.limits.before_model_call(self.turns_taken, self.usage):
-                self.failure = error
-                return Finish("failed")
-            return CallModel(self.turn + 1)
-        assert self.final is not None
-        return CheckOutput(self.final)
+        if self.final is not None and not more:
+            return CheckOutput(self.final)
+        self.failure = self.limits.before_model_call(self.turn, self.usage)
+        return CallModel(self.turn + 1) if self.failure is None else Finish("failed")
 
     # The model call ------------------------------------------------------------------------------------------
 
     def due_input(self) -> list[InboxEntry]:
         """The injected inputs that the model call about to begin will take."""
-        return self.inbox.ready(finishing=not self._wants_model)
+        return self.inbox.ready(finishing=self.final is not None)
 
     def begin_model_call(self, entries: Sequence[InboxEntry]) -> ResponseBuilder:
         """Start the turn and move ``entries`` from the inbox to the transcript, in one step.
 
         The request must be built from the transcript after this, and be sent.
+
+        Args:
+            entries: What ``due_input`` gives at this moment.
         """
+        if not isinstance(action := self.next_action(), CallModel):
+            raise AssertionError(f"no model call is due: the next action is {action}")
+        due = self.due_input()
+        if list(entries) != due:
+            raise AssertionError("the inputs of a model call must be those that are due")
         self.turn += 1
-        self.turns_taken += 1
         self.usage.requests += 1
         self.final = None
         self._accepted = False
-        self._wants_model = True  # until the call has given an answer
-        for entry in entries:
+        for entry in due:
             self.transcript.append_input(entry.items)
-        self.inbox.take(list(entries), self.turn)
-        self._response = ResponseBuilder()
-        return self._response
+        self.inbox.take(due, self.turn)
+        self._builder = ResponseBuilder()
+        return self._builder
 
     def end_model_call(self) -> tuple[ToolCall, ...]:
         """The stream came to its end. Returns the tool calls that were asked for.
 
-        Raises:
-            ModelBehaviorError: A tool call cannot be carried out, because the answer stopped at its length limit.
+        They are open from now on, also when there are more than the limit allows: the run fails then, and none of them
+        may start.
         """
-        response, self._response = self._response, None
-        assert response is not None
-        self._count(response)
-        items = response.finished()
+        items = self._close_model_call().finished()
         taken: set[str] = set()
         for index, item in enumerate(items):
             if isinstance(item, ToolCall):
@@ -174,61 +178,68 @@ class TurnMachine:
                 if call_id != item.call_id:
                     items[index] = replace(item, call_id=call_id)
         calls = tuple(item for item in items if isinstance(item, ToolCall))
-        if not calls:
-            self.transcript.commit_response(items, {})
-            messages = [item for item in items if isinstance(item, AssistantMessage)]
-            self.final = messages[-1] if messages else AssistantMessage("")
-            self._wants_model = False
-            return ()
-        self.usage.tool_calls += len(calls)
-        self._open, self._calls, self._outputs = items, calls, {}
-        return calls
+        if calls:
+            self._open(items, ())
+            self.usage.tool_calls += len(calls)
+            if error := self.limits.before_tools(len(calls), self.usage):
+                self.fail(error)
+            return calls
+        self.transcript.commit_response(items, {})
+        messages = [item for item in items if isinstance(item, AssistantMessage)]
+        self.final = messages[-1] if messages else AssistantMessage("")
+        return ()
 
     def cut_model_call(self) -> None:
         """The stream was cut, by an interrupt, an injection or an error: keep what was said."""
-        response, self._response = self._response, None
-        if response is None:
-            return
-        self._count(response)
-        self.transcript.commit_response(response.cut(), {})
+        self.transcript.commit_response(self._close_model_call().cut(), {})
 
-    def _count(self, response: ResponseBuilder) -> None:
-        if response.usage is not None:
-            self.usage.add(replace(response.usage, requests=0, tool_calls=0))
+    def _close_model_call(self) -> ResponseBuilder:
+        builder, self._builder = self._builder, None
+        if builder is None:
+            raise AssertionError("no model call is under way")
+        if builder.usage is not None:
+            self.usage.add(replace(builder.usage, requests=0, tool_calls=0))
+        return builder
 
     # The tools -----------------------------------------------------------------------------------------------
 
     def tool_ended(self, output: ToolOutput) -> None:
-        """Report the output of one call. The last one commits the response.
-
-        Raises:
-            ModelBehaviorError: No open call has this id.
-        """
-        if all(call.call_id != output.call_id for call in self.open_calls):
-            raise ModelBehaviorError(f"no open tool call has the id {output.call_id!r}")
+        """Report the output of one open call. The last one commits the response."""
+        if output.call_id not in self._calls or output.call_id in self._outputs:
+            raise AssertionError(f"no open tool call has the id {output.call_id!r}")
         self._outputs[output.call_id] = output
         if len(self._outputs) == len(self._calls):
-            self.transcript.commit_response(self._open, self._outputs)
-            self._open, self._calls, self._outputs = [], (), {}
-            self._wants_model = True
+            self.transcript.commit_response(self._response, self._outputs)
+            self._response, self._calls, self._outputs = (), {}, {}
 
     def reopen(
         self, response: Sequence[AssistantMessage | Reasoning | ToolCall], outputs: Sequence[ToolOutput]
     ) -> None:
-        """Open a response again of which some calls waited for approval when the snapshot was taken.
+        """Before the first turn: open a response again of which some calls waited for approval.
 
         Args:
             response: All its items, in order.
             outputs: Outputs of those calls that had ended.
         """
-        self._open = list(response)
-        self._calls = tuple(item for item in response if isinstance(item, ToolCall))
+        calls = {item.call_id for item in response if isinstance(item, ToolCall)}
+        ended = {output.call_id for output in outputs}
+        if self.turn or self._calls or self.status is not None:
+            raise AssertionError("a response can be opened again only before the first turn")
+        if not ended < calls:
+            raise AssertionError(f"of the calls {sorted(calls)} with outputs {sorted(ended)} none is left open")
+        self._open(response, outputs)
+
+    def _open(self, response: Sequence[AssistantMessage | Reasoning | ToolCall], outputs: Sequence[ToolOutput]) -> None:
+        self._response = tuple(response)
+        self._calls = {item.call_id: item for item in response if isinstance(item, ToolCall)}
         self._outputs = {output.call_id: output for output in outputs}
 
     # The end -------------------------------------------------------------------------------------------------
 
     def accept_output(self) -> None:
         """No output guardrail objects to the final answer."""
+        if self.final is None or self.status is not None:
+            raise AssertionError("there is no final answer to accept")
         self._accepted = True
 
     def fail(self, error: BaseException) -> bool:
@@ -242,34 +253,68 @@ class TurnMachine:
         return True
 
     def cancel(self) -> bool:
-        """The run was cancelled from outside. Returns ``False`` if its ending was decided before."""
-        if self.status is not None or self.cancelled:
+        """The run was cancelled from outside, which is stronger than any interrupt.
+
+        Returns ``False`` if it had failed or been cancelled before.
+        """
+        if self.status is not None or self.failure is not None or self.cancelled:
             return False
         self.cancelled = True
         return True
 
-    def finish(self, status: RunStatus) -> None:
-        """Settle the ending, once. From here on nothing can change it."""
+    def finish(self) -> RunStatus:
+        """Do what `Finish` says: settle the ending, once. From here on nothing can change it."""
         if self.status is not None:
             raise AssertionError(f"the run has ended as {self.status} already")
-        self.status = status
+        if not isinstance(action := self.next_action(), Finish):
+            raise AssertionError(f"the run is not over: the next action is {action}")
+        self.status = action.status
+        return action.status
+
+    def break_off(self, output: str) -> RunStatus:
+        """End the run wherever it is, because its driver cannot go on. Cannot fail, and may be repeated.
+
+        Unless something else has decided the ending, it counts as cancelled.
+
+        Args:
+            output: The output of the calls that are open.
+        """
+        if self.status is not None:
+            return self.status
+        if self._builder is not None:
+            self.cut_model_call()
+        for call in self.open_calls:
+            self.tool_ended(ToolOutput(call.call_id, output, "cancelled"))
+        if not self.ending:
+            self.cancelled = True
+        return self.finish()
 
     # Requests from other tasks -------------------------------------------------------------------------------
 
     def interrupt(self, reason: str | None, mode: InterruptMode) -> tuple[bool, Effect]:
-        """Ask for an interrupt. Returns whether it changed anything and what the driver has to do."""
-        if self.status is not None or not self.interrupts.request(reason, mode):
+        """Ask for an interrupt. Returns whether it changed anything and what the driver has to do.
+
+        A run that has failed, was cancelled or has ended cannot be interrupted any more.
+        """
+        if self.status is not None or self.failure is not None or self.cancelled:
+            return False, "none"
+        if not self.interrupts.request(reason, mode):
             return False, "none"
         return True, "stop" if self.interrupts.immediate else "none"
 
     def inject(self, items: tuple[Item, ...], deliver: Delivery) -> tuple[InboxEntry, Effect]:
-        """Take input in.
+        """Take input in. Returns its entry and what the driver has to do.
 
         Raises:
-            RunEnded: The run has ended.
+            RunEnded: The inbox is closed.
             InboxFull: Too much input is waiting.
-            UserError: The items are not valid in a history (an unpaired call).
+            UserError: An item is not a message of the user or the system.
         """
+        for item in items:
+            if not isinstance(item, (UserMessage, SystemMessage)):
+                raise UserError(
+                    f"inject: input contains a {type(item).__name__}; only user and system messages can be injected"
+                )
         entry = self.inbox.add(items, deliver)
-        stopping = self.ending or self.interrupts.current is not None
-        return entry, "cut" if deliver == "now" and not stopping else "none"
+        goes_on = self.status is None and not self.ending and self.interrupts.current is None
+        return entry, "cut" if deliver == "now" and goes_on else "none"

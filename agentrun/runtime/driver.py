@@ -12,8 +12,8 @@ from typing import Any
 import anyio
 
 from agentrun.core.errors import AgentRunError, ModelBehaviorError, TimeLimitExceeded
-from agentrun.core.events import RunEnded, RunStarted, RunStatus
-from agentrun.core.items import AssistantMessage, Item, ToolOutput
+from agentrun.core.events import RunEnded, RunStarted
+from agentrun.core.items import AssistantMessage, Item
 from agentrun.core.results import RunResult
 from agentrun.core.transcript import Transcript
 from agentrun.core.turns import CallModel, CheckOutput, RunTools
@@ -58,7 +58,7 @@ async def _main(run: Run, first_input: tuple[Item, ...]) -> None:
         action = machine.next_action()
         if isinstance(action, CallModel):
             await call_model(run, first_input)
-            if machine.turns_taken:
+            if machine.turn:
                 first_input = ()
         elif isinstance(action, RunTools):
             if run.guards.busy:
@@ -74,7 +74,7 @@ async def _main(run: Run, first_input: tuple[Item, ...]) -> None:
             continue  # something may have come in meanwhile, and saving may have failed
         else:
             run.phase = "ending"
-            machine.finish(action.status)
+            machine.finish()
             return
         if run.session is not None and run.saved < len(machine.transcript) and not run.session_failed:
             await _save_session(run)
@@ -181,13 +181,10 @@ def _time_is_up(run: Run) -> None:
 
 async def _wind_up(run: Run) -> None:
     """Wait for what is still alive, and tell the hooks."""
-    machine = run.machine
     if run.guards.busy:
         run.guards.cancel()
         await run.guards.settle()
-    if machine.status is None:
-        _close_what_is_open(run)
-        machine.finish(_status(run))
+    _break_off(run)
     for scope in run.timers:
         scope.cancel()
     if run.started_hooks:
@@ -198,23 +195,9 @@ async def _wind_up(run: Run) -> None:
             run.note_bounded(ended, "hook on_run_end")
 
 
-def _close_what_is_open(run: Run) -> None:
-    """The driver was broken off in the middle: bring the history to a valid end all the same."""
-    machine = run.machine
-    machine.cut_model_call()
-    for open_call in machine.open_calls:
-        machine.tool_ended(
-            ToolOutput(open_call.call_id, f"Cancelled before it finished: {run.stop_reason}.", "cancelled")
-        )
-
-
-def _status(run: Run) -> RunStatus:
-    machine = run.machine
-    if machine.failure is not None:
-        return "failed"
-    if machine.interrupts.current is not None and not machine.cancelled:
-        return "interrupted"
-    return "cancelled"
+def _break_off(run: Run) -> None:
+    """If the driver was broken off in the middle, bring the history to a valid end all the same."""
+    run.machine.break_off(f"Cancelled before it finished: {run.stop_reason}.")
 
 
 def _result(run: Run) -> RunResult[Any]:
@@ -229,7 +212,7 @@ def _result(run: Run) -> RunResult[Any]:
         history=machine.transcript.since(0),
         agent=run.agent.name,
         usage=machine.usage.copy(),
-        turns=machine.turns_taken,
+        turns=machine.turn,
         interrupt=machine.interrupts.current,
         undelivered=run.undelivered(),
         pending_approvals=run.pending_approvals,
@@ -251,9 +234,7 @@ def _attach(error: BaseException | None, result: RunResult[Any]) -> None:
 def _tell_ending(run: Run) -> None:
     """Make the result, refuse further input, and tell the ending: one step, and total."""
     machine = run.machine
-    if machine.status is None:
-        _close_what_is_open(run)
-        machine.finish(_status(run))
+    _break_off(run)
     for scope in run.timers:
         scope.cancel()
     if run.teardown_started_at is not None:

@@ -21,6 +21,7 @@ from agentrun.core.inbox import InboxEntry
 from agentrun.core.items import Item
 from agentrun.core.model import Model, ModelRequest, ModelSettings, ToolSpec
 from agentrun.core.response import ResponseBuilder
+from agentrun.core.turns import CallModel
 from agentrun.runtime.containment import bounded, call
 from agentrun.runtime.run import Run
 from agentrun.runtime.services import NoCallServices
@@ -53,11 +54,11 @@ async def call_model(run: Run, first_input: tuple[Item, ...]) -> None:
     instructions, tools = prepared
     if run.hub.lagging:
         await run.step("run", "waiting for watchers", run.hub.wait_for_watchers())
-        if machine.ending:
-            return
     # From here to the stream there is no await: what is due now is part of this very call.
+    if not isinstance(machine.next_action(), CallModel):
+        return  # the run was interrupted meanwhile, or the input that asked for this call was withdrawn
     due = machine.due_input()
-    if len(due) != len(entries) and _has_blocking(agent):
+    if due != entries and _has_blocking(agent):
         return  # more came while those before it were looked at; the driver comes back here at once
     builder = machine.begin_model_call(due)
     turn, model = machine.turn, run.models[id(agent)]
@@ -96,9 +97,9 @@ def _end(run: Run, turn: int, builder: ResponseBuilder, ending: str, error: Base
     status: Literal["completed", "interrupted", "failed"]
     if ending == "returned" and not cut:
         status = "completed"
-        calls = machine.end_model_call()
-        if calls and (limit := machine.limits.before_tools(len(calls), machine.usage)):
-            run.fail(limit)
+        machine.end_model_call()
+        if machine.ending:
+            run.apply("stop")  # the model asked for more tool calls than it may
     else:
         machine.cut_model_call()
         status = "failed" if ending in ("raised", "foreign_cancellation") else "interrupted"

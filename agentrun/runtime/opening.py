@@ -23,7 +23,7 @@ from agentrun.core.inbox import Inbox
 from agentrun.core.items import AssistantMessage, Item, Reasoning, RunInput, ToolCall, ToolOutput, parse_input
 from agentrun.core.model import Model
 from agentrun.core.results import RunResult, RunSnapshot
-from agentrun.core.transcript import Transcript
+from agentrun.core.transcript import Transcript, check_history
 from agentrun.core.turns import TurnMachine
 from agentrun.runtime.agent import Agent
 from agentrun.runtime.containment import is_scoped_cancellation, only_cancellations
@@ -406,6 +406,7 @@ def _reopen(
     waiting = {call.call_id for call in snapshot.pending_approvals}
     if not waiting:
         return history, None
+    check_history(history, what="resume_from.history")
     outputs = [item for item in history if isinstance(item, ToolOutput)]
     start = len(history)
     while start and isinstance(history[start - 1], ToolOutput):

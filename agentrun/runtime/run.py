@@ -19,7 +19,7 @@ from agentrun.core.errors import ModelError, UserError
 from agentrun.core.events import Event, InputInjected, InterruptRequested
 from agentrun.core.inbox import Delivery
 from agentrun.core.interrupts import InterruptMode
-from agentrun.core.items import RunInput, SystemMessage, ToolCall, UserMessage, parse_input
+from agentrun.core.items import RunInput, ToolCall, parse_input
 from agentrun.core.model import Model
 from agentrun.core.results import (
     GuardrailResult,
@@ -150,11 +150,6 @@ class Run:
     def inject(self, value: RunInput, deliver: Delivery) -> Injection:
         """See `ActiveRun.inject`."""
         items = tuple(parse_input(value, what="inject: input"))
-        for item in items:
-            if not isinstance(item, (UserMessage, SystemMessage)):
-                raise UserError(
-                    f"inject: input contains a {type(item).__name__}; only user and system messages can be injected"
-                )
         entry, effect = self.machine.inject(items, deliver)
         self.publish(InputInjected(entry.id, deliver, items))
         self.apply(effect)
