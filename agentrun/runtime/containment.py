@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
 
 import anyio
+import anyio.lowlevel
 
 __all__ = ["Contained", "Outcome", "bounded", "call", "is_scoped_cancellation", "only_cancellations", "split_cancelled"]
 
@@ -163,7 +164,10 @@ class Contained(Generic[_T]):
             if unwinding is not None:
                 self.protect()
                 await unwinding
-        return self._classify(value, raised, native_before)
+        outcome = self._classify(value, raised, native_before)
+        if _native_cancellations() > native_before:
+            await _absorb_native_cancellations(native_before)
+        return outcome
 
     def protect(self) -> None:
         """Shield what follows in this call from its cancellation, for one grace from now on.
@@ -259,6 +263,24 @@ def _native_cancellations() -> int:
     except RuntimeError:
         return 0  # trio: no running loop
     return 0 if task is None else task.cancelling()
+
+
+async def _absorb_native_cancellations(before: int) -> None:
+    """Settle the native cancellations of the current task above ``before``: the outcome tells of them.
+
+    One that user code did not let out, or that came too late to be thrown in, would end the task as cancelled, and
+    anyio then cancels the whole task group, without an exception. A checkpoint.
+    """
+    task = sys.modules["asyncio"].current_task()
+    assert task is not None
+    try:
+        # Before Python 3.13 `uncancel` leaves a cancellation pending that was not thrown in yet: this is where it goes.
+        with anyio.CancelScope(shield=True):
+            await anyio.lowlevel.cancel_shielded_checkpoint()
+    except anyio.get_cancelled_exc_class():
+        pass
+    while task.cancelling() > before:
+        task.uncancel()
 
 
 async def call(function: Callable[..., Awaitable[_T] | _T], *args: Any) -> _T:

@@ -83,8 +83,10 @@ class EventStream:
         else:
             self._since_checkpoint = 0
             await self._wait()
-        if not queue:
-            raise StopAsyncIteration
+            while not queue:
+                if self._ended or self._closed:
+                    raise StopAsyncIteration
+                await self._wait()  # another task that reads this stream was quicker
         event = queue.popleft()
         if len(queue) == self._low_water:
             self._hub.room()

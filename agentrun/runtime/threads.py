@@ -19,6 +19,8 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
+from agentrun.core.errors import CallCancelled
+
 __all__ = ["ThreadCall"]
 
 _T = TypeVar("_T")
@@ -75,7 +77,7 @@ class ThreadCall(Generic[_T]):
                 self.abandoned = not self._finished
                 scope.cancel()
                 raise
-            if not self._finished:
+            if not self._finished or isinstance(self._error, CallCancelled):
                 raise
         if self._error is not None:
             raise self._error

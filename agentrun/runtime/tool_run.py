@@ -172,7 +172,7 @@ class ToolRun:
         self._tasks -= 1
         if self.cancel_reason is not None:
             self.end("cancelled", self.cancel_text())
-        elif outcome.ending == "returned":
+        elif outcome.ending == "returned" and not outcome.swallowed:
             self.phase = "waiting for approval" if outcome.value else "queued"
         else:
             # Not knowing is not a permission.
@@ -220,26 +220,33 @@ class ToolRun:
             outcome.swallowed = False  # a thread that was done before its grace was over has kept to the rules
         if isinstance(outcome.error, CallCancelled):
             outcome.error = None
-            outcome.ending = "cancelled"
+            outcome.ending = "cancelled" if contained.scope.cancel_called else "foreign_cancellation"
         self.run.note(outcome, self.what)
         return outcome
 
     async def _attempts(self) -> Any:
-        tool = self.tool
+        tool, contained = self.tool, self._contained
         assert tool is not None
+        assert contained is not None
         for hooks in self.run.hooks:
             self._hooks.append(hooks)
             try:
                 await call(hooks.on_tool_start, self.ctx, self.call)
             except Exception as exc:  # noqa: BLE001 - a hook never decides what happens to a tool
                 self.run.cleanup_error(exc, f"hook of {self.what}")
-        for attempt in range(tool.retries + 1):
+        attempts = tool.retries + 1
+        while True:
+            if self._timeout is not None:
+                contained.scope.deadline = anyio.current_time() + self._timeout
+            attempts -= 1
             try:
                 return await self._invoke(tool)
+            except ToolError:
+                raise  # meant to end the run
             except Exception:
-                if attempt == tool.retries:
+                # What a cancelled attempt raised came from its cleanup: it must not begin anew.
+                if not attempts or contained.scope.cancel_called:
                     raise
-        raise AssertionError("unreachable")
 
     async def _invoke(self, tool: FunctionTool) -> Any:
         if tool.is_async:
