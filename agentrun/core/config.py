@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from agentrun.core.errors import UserError
 from agentrun.core.limits import Limits
@@ -56,6 +56,11 @@ class RunConfig:
         for name in ("max_seconds", "tool_timeout", "guardrail_timeout"):
             _check_seconds(name, getattr(self, name), zero_ok=False)
         _check_seconds("cleanup_grace", self.cleanup_grace, zero_ok=True)
+        if self.model is not None and not isinstance(cast("object", self.model), (str, Model)):
+            raise UserError(
+                "RunConfig.model must be a string such as 'openai:gpt-5.1-mini', or a model object (with a stream() "
+                f"method), not {type(self.model).__name__}"
+            )
         if self.on_approval not in (None, "wait", "end"):
             raise UserError(f"RunConfig.on_approval must be 'wait', 'end' or None, not {self.on_approval!r}")
         if self.model_settings is not None and not isinstance(self.model_settings, ModelSettings):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias
+from typing import Any, Generic, TypeAlias, cast
 
 from pydantic import TypeAdapter
 from pydantic.errors import PydanticUserError
@@ -14,11 +14,9 @@ from typing_extensions import TypeVar
 from agentrun.core.errors import UserError
 from agentrun.core.model import Model, ModelSettings, OutputSchema, ToolSpec
 from agentrun.runtime.guardrails import InputGuardrail, OutputGuardrail, as_input_guardrail, as_output_guardrail
+from agentrun.runtime.hooks import RunHooks
 from agentrun.tools.context import RunContext
 from agentrun.tools.function import FunctionTool, as_tool, check_tool_names
-
-if TYPE_CHECKING:
-    from agentrun.runtime.hooks import RunHooks
 
 __all__ = ["Agent", "Handoff", "Instructions"]
 
@@ -106,8 +104,19 @@ class Agent(Generic[DepsT, OutputT]):
         where = f"agent {self.name!r}"
         if self.instructions is not None and not isinstance(self.instructions, str) and not callable(self.instructions):
             raise UserError(f"{where}: instructions must be text or a function, not {type(self.instructions).__name__}")
-        if isinstance(self.tools, str) or not isinstance(self.tools, Sequence):
-            raise UserError(f"{where}: tools must be a list of tools, not {type(self.tools).__name__}")
+        if not isinstance(self.description, str):
+            raise UserError(f"{where}: description must be text, not {type(self.description).__name__}")
+        for attribute in ("tools", "input_guardrails", "output_guardrails", "handoffs"):
+            value: object = getattr(self, attribute)
+            if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+                raise UserError(f"{where}: {attribute} must be a list, not {type(value).__name__}")
+        if self.model is not None and not isinstance(cast("object", self.model), (str, Model)):
+            raise UserError(
+                f"{where}: model must be a string such as 'openai:gpt-5.1-mini', or a model object (with a stream() "
+                f"method), not {type(self.model).__name__}"
+            )
+        if self.hooks is not None and not isinstance(cast("object", self.hooks), RunHooks):
+            raise UserError(f"{where}: hooks must be RunHooks, not {type(self.hooks).__name__}")
         if self.model_settings is not None and not isinstance(self.model_settings, ModelSettings):
             raise UserError(
                 f"{where}: model_settings must be a ModelSettings, not {type(self.model_settings).__name__}"

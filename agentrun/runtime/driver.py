@@ -61,7 +61,7 @@ async def _main(run: Run, first_input: tuple[Item, ...]) -> None:
             if machine.turn:
                 first_input = ()
         elif isinstance(action, RunTools):
-            if run.guards.busy:
+            if run.guards.unsettled:
                 await _wait_for_guardrails(run)
             run.phase = "tools"
             batch = ToolBatch(run, action.calls)
@@ -88,7 +88,7 @@ async def _wait_for_guardrails(run: Run) -> None:
 async def _check_output(run: Run, message: AssistantMessage) -> None:
     """Parse the final answer and show it to the output guardrails."""
     machine, agent = run.machine, run.agent
-    if run.guards.busy:
+    if run.guards.unsettled:
         await _wait_for_guardrails(run)
         if machine.ending:
             return
@@ -181,7 +181,7 @@ def _time_is_up(run: Run) -> None:
 
 async def _wind_up(run: Run) -> None:
     """Wait for what is still alive, and tell the hooks."""
-    if run.guards.busy:
+    if run.guards.unsettled:
         run.guards.cancel()
         await run.guards.settle()
     _break_off(run)

@@ -35,6 +35,11 @@ class _Guard:
         self.error: BaseException | None = None
         self.told = False
         self.dropped = False  # nobody needs its answer any more
+        self.stopping = False
+
+    def stop(self) -> None:
+        """For ``ctx.check_cancelled()``, which is asked from threads."""
+        self.stopping = True
 
 
 class GuardRace:
@@ -50,7 +55,7 @@ class GuardRace:
         for guardrail in guardrails:
             guard = _Guard(guardrail, kind, subject, anyio.current_time())
             timeout = guardrail.timeout if guardrail.timeout is not None else run.config.guardrail_timeout
-            guard.contained = Contained(run.config.cleanup_grace, timeout=timeout)
+            guard.contained = Contained(run.config.cleanup_grace, timeout=timeout, on_delivered=guard.stop)
             guard.contained.scope.shield = True  # an outside cancellation comes through the driver
             self._guards.append(guard)
             run.task_group.start_soon(self._work, guard, name=f"agentrun guardrail {guardrail.name}")
@@ -59,6 +64,11 @@ class GuardRace:
     def busy(self) -> bool:
         """Whether some guardrail has not answered."""
         return any(guard.result is None for guard in self._guards)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether some guardrail has not answered, or has answered and nobody has asked yet what."""
+        return bool(self._guards)
 
     def cancel(self) -> None:
         """The run stops: so do the guardrails. Synchronous."""
@@ -149,7 +159,8 @@ class GuardRace:
     async def _call(self, guard: _Guard, what: str) -> Any:
         run = self._run
         function = guard.guardrail.function
-        arguments = bind_guardrail(guard.guardrail, run.context(NoCallServices(run)), guard.subject)
+        services = NoCallServices(run, lambda: guard.stopping)
+        arguments = bind_guardrail(guard.guardrail, run.context(services), guard.subject)
         if guard.guardrail.is_async:
             return await cast("Awaitable[Any]", function(*arguments))
         thread: ThreadCall[Any] = ThreadCall(cast("Callable[[], Any]", lambda: function(*arguments)), lambda: None)

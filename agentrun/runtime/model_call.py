@@ -121,6 +121,8 @@ async def _stream(run: Run, model: Model, request: ModelRequest, builder: Respon
         request = cast("ModelRequest", await filtered if isinstance(filtered, Awaitable) else filtered)
         if not isinstance(request, ModelRequest):
             raise TypeError(f"RunConfig.input_filter must return a ModelRequest, not {type(request).__name__}")
+    all_tools = request.tools is run.agent.tool_specs
+    run.offered = None if all_tools else frozenset(spec.name for spec in request.tools)
     for hooks in run.hooks:
         run.model_hooks.append(hooks)
         try:

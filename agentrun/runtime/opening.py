@@ -20,7 +20,8 @@ import anyio.lowlevel
 from agentrun.core.config import RunConfig
 from agentrun.core.errors import UserError
 from agentrun.core.inbox import Inbox
-from agentrun.core.items import AssistantMessage, Item, Reasoning, RunInput, ToolCall, ToolOutput, parse_input
+from agentrun.core.item_json import parse_input
+from agentrun.core.items import AssistantMessage, Item, Reasoning, RunInput, ToolCall, ToolOutput
 from agentrun.core.model import Model
 from agentrun.core.results import RunResult, RunSnapshot
 from agentrun.core.transcript import Transcript, check_history
@@ -234,7 +235,7 @@ class _Opening:
         machine = TurnMachine(transcript, limits=config.limits, inbox=Inbox(config.max_pending_injections))
         if snapshot is not None:
             for entry in snapshot.undelivered:
-                machine.inject(entry.items, entry.deliver)
+                machine.inject(entry.items, "next")  # nothing runs that could be cut, or waited for
             if reopened is not None:
                 if self._input:
                     raise UserError(
@@ -348,6 +349,8 @@ def _is_stop(exc: BaseException) -> bool:
 
 
 def _list_hooks(hooks: RunHooks | Sequence[RunHooks] | None, agent: Agent[Any, Any]) -> list[RunHooks]:
+    if hooks is not None and not isinstance(cast("object", hooks), (RunHooks, Sequence)):
+        raise UserError(f"hooks must be a RunHooks or a list of them, not {type(hooks).__name__}")
     given = [hooks] if isinstance(hooks, RunHooks) else list(hooks or ())
     for hook in given:
         if not isinstance(hook, RunHooks):

@@ -19,7 +19,8 @@ from agentrun.core.errors import ModelError, UserError
 from agentrun.core.events import Event, InputInjected, InterruptRequested
 from agentrun.core.inbox import Delivery
 from agentrun.core.interrupts import InterruptMode
-from agentrun.core.items import RunInput, ToolCall, parse_input
+from agentrun.core.item_json import parse_input
+from agentrun.core.items import RunInput, ToolCall
 from agentrun.core.model import Model
 from agentrun.core.results import (
     GuardrailResult,
@@ -96,6 +97,7 @@ class Run:
         self.task_group: TaskGroup
         self.tools: list[ToolRun] = []  # of the turn under way, in the order of the calls
         self.known_calls: set[str] = set()
+        self.offered: frozenset[str] | None = None  # names of the tools that the last request offered; None: all
         self.done = anyio.Event()
         self.token = anyio.lowlevel.current_token()
         self.thread_id = threading.get_ident()

@@ -19,8 +19,9 @@ _T = TypeVar("_T")
 class NoCallServices:
     """The services of a context that belongs to a guardrail, a hook or an instructions function."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, is_cancelled: Callable[[], bool] | None = None) -> None:
         self._run = run
+        self._is_cancelled = is_cancelled
 
     def progress(self, data: Any) -> None:
         self._refuse("progress")
@@ -34,6 +35,8 @@ class NoCallServices:
     def check_cancelled(self) -> None:
         if self._run.machine.ending:
             raise CallCancelled(self._run.stop_reason)
+        if self._is_cancelled is not None and self._is_cancelled():
+            raise CallCancelled("it took too long, or its answer is no longer needed")
 
     async def wait_interrupted(self) -> str | None:
         self._refuse("wait_interrupted")

@@ -28,12 +28,20 @@ class ToolBatch:
 
     def __init__(self, run: Run, calls: Sequence[ToolCall]) -> None:
         self._run = run
-        agent = run.agent
-        self._handoffs = agent.handoff_map
+        self._tools, self._handoffs = run.agent.tool_map, run.agent.handoff_map
+        if run.offered is not None:
+            # A tool that the model was not offered does not exist for it, should it guess the name.
+            self._tools = {name: tool for name, tool in self._tools.items() if name in run.offered}
+            self._handoffs = {name: handoff for name, handoff in self._handoffs.items() if name in run.offered}
         self._limit = run.config.max_parallel_tools
-        self.calls = [ToolRun(run, self, call, agent.tool_map.get(call.name)) for call in calls]
+        self.calls = [ToolRun(run, self, call, self._tools.get(call.name)) for call in calls]
         self._next_agent: Agent[Any, Any] | None = None
         self.wake = run.wake
+
+    @property
+    def tool_names(self) -> str:
+        """The tools that the model may call, for it to read."""
+        return ", ".join(sorted({*self._tools, *self._handoffs})) or "none"
 
     async def run(self) -> None:
         """Run them all. Does not raise what a tool raises: a fatal error goes to ``Run.fail``. A checkpoint."""

@@ -99,7 +99,7 @@ class ToolRun:
         """Check name and arguments. Synchronous."""
         tool = self.tool
         if tool is None:
-            names = ", ".join(sorted(self.run.agent.tool_map)) or "none"
+            names = self.batch.tool_names
             self.end("failed", f"Error: there is no tool named {self.call.name!r}. Available tools: {names}.")
             return
         try:
