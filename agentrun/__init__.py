@@ -23,7 +23,8 @@ from agentrun.core.errors import (
 from agentrun.core.interrupts import Interrupt
 from agentrun.core.items import AssistantMessage, Reasoning, SystemMessage, ToolCall, ToolOutput, UserMessage
 from agentrun.core.model import ModelSettings
-from agentrun.core.results import RunResult, RunSnapshot, RunState, TeardownReport
+from agentrun.core.results import RunResult, RunState, TeardownReport
+from agentrun.core.snapshot import RunSnapshot
 from agentrun.core.usage import Usage
 from agentrun.runtime.agent import Agent, Handoff
 from agentrun.runtime.guardrails import InputGuardrail, OutputGuardrail, Trip, input_guardrail, output_guardrail

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agentrun.core.event_json import event_from_dict, event_to_dict
 from agentrun.core.events import (
     AgentChanged,
     ApprovalRequested,
@@ -23,8 +24,6 @@ from agentrun.core.events import (
     ToolProgress,
     ToolStarted,
     TurnStarted,
-    event_from_dict,
-    event_to_dict,
     with_path,
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agentrun.core.item_json import dump_items, items_from_json, items_to_json, parse_input, parse_items
 from agentrun.core.items import (
     AssistantMessage,
     ContentPart,
@@ -9,6 +10,7 @@ from agentrun.core.items import (
     ImagePart,
     InputItem,
     Item,
+    MessageStatus,
     Reasoning,
     RunInput,
     SystemMessage,
@@ -17,11 +19,6 @@ from agentrun.core.items import (
     ToolOutput,
     ToolStatus,
     UserMessage,
-    dump_items,
-    items_from_json,
-    items_to_json,
-    parse_input,
-    parse_items,
 )
 
 __all__ = [
@@ -31,6 +28,7 @@ __all__ = [
     "ImagePart",
     "InputItem",
     "Item",
+    "MessageStatus",
     "Reasoning",
     "RunInput",
     "SystemMessage",

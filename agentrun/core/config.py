@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -51,11 +50,15 @@ class RunConfig:
     max_pending_injections: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("max_turns", "max_tokens", "max_tool_calls", "max_parallel_tools", "max_pending_injections"):
-            _check_count(name, getattr(self, name))
-        for name in ("max_seconds", "tool_timeout", "guardrail_timeout"):
-            _check_seconds(name, getattr(self, name), zero_ok=False)
-        _check_seconds("cleanup_grace", self.cleanup_grace, zero_ok=True)
+        for name in ("max_turns", "max_tokens", "max_tool_calls", "max_parallel_tools"):
+            if (count := getattr(self, name)) is not None:
+                _check_count(name, count, none_ok=True)
+        _check_count("max_pending_injections", self.max_pending_injections, none_ok=False)
+        for name in ("max_seconds", "tool_timeout"):
+            if (seconds := getattr(self, name)) is not None:
+                _check_seconds(name, seconds, least="more than 0")
+        _check_seconds("guardrail_timeout", self.guardrail_timeout, least="more than 0")
+        _check_seconds("cleanup_grace", self.cleanup_grace, least="0 or more")
         if self.model is not None and not isinstance(cast("object", self.model), (str, Model)):
             raise UserError(
                 "RunConfig.model must be a string such as 'openai:gpt-5.1-mini', or a model object (with a stream() "
@@ -63,7 +66,7 @@ class RunConfig:
             )
         if self.on_approval not in (None, "wait", "end"):
             raise UserError(f"RunConfig.on_approval must be 'wait', 'end' or None, not {self.on_approval!r}")
-        if self.model_settings is not None and not isinstance(self.model_settings, ModelSettings):
+        if self.model_settings is not None and not isinstance(cast("object", self.model_settings), ModelSettings):
             raise UserError(
                 f"RunConfig.model_settings must be a ModelSettings, not {type(self.model_settings).__name__}"
             )
@@ -76,17 +79,14 @@ class RunConfig:
         return Limits(self.max_turns, self.max_tokens, self.max_tool_calls)
 
 
-def _check_count(name: str, value: Any) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"RunConfig.{name} must be a whole number of at least 1, or None for no bound; got {value!r}")
+def _check_count(name: str, value: Any, *, none_ok: bool) -> None:
+    valid = isinstance(value, int) and not isinstance(value, bool)
+    if not valid or value < 1:
+        or_none = ", or None for no bound" if none_ok else ""
+        raise UserError(f"RunConfig.{name} must be a whole number of at least 1{or_none}; got {value!r}")
 
 
-def _check_seconds(name: str, value: Any, *, zero_ok: bool) -> None:
-    if value is None:
-        return
-    valid = isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
-    if not valid or value < 0 or (value == 0 and not zero_ok):
-        least = "0 or more" if zero_ok else "more than 0"
+def _check_seconds(name: str, value: Any, *, least: str) -> None:
+    valid = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not valid or not value >= 0 or (value == 0 and least == "more than 0"):
         raise UserError(f"RunConfig.{name} must be {least} (seconds); got {value!r}")

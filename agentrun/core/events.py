@@ -1,8 +1,8 @@
 """What a run tells its watchers.
 
 Events are small slotted objects. They are not frozen, because a frozen dataclass costs three times as much to make
-and a run makes one for each streamed token; nobody changes one after it was made. ``event_to_dict`` gives the JSON
-form, ``event_from_dict`` reads it back, so a run can be watched from another process.
+and a run makes one for each streamed token; nobody changes one after it was made. Their JSON form is a subject of its
+own (`agentrun.core.event_json`).
 
 ``path`` is empty for the run's own events. An event of a nested run carries the ids of the tool calls it is nested
 in, outermost first.
@@ -10,13 +10,10 @@ in, outermost first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
-from agentrun.core.errors import UserError
-from agentrun.core.items import Item as _Item
-from agentrun.core.items import ToolStatus, dump_items, parse_items
+from agentrun.core.items import Item, ToolStatus
 from agentrun.core.usage import Usage
 
 __all__ = [
@@ -40,8 +37,6 @@ __all__ = [
     "ToolProgress",
     "ToolStarted",
     "TurnStarted",
-    "event_from_dict",
-    "event_to_dict",
     "with_path",
 ]
 
@@ -202,7 +197,7 @@ class InputInjected:
 
     injection_id: str
     deliver: Literal["next", "now", "idle"]
-    items: tuple[_Item, ...]
+    items: tuple[Item, ...]
     path: Path = ()
 
 
@@ -270,72 +265,9 @@ Event: TypeAlias = (
     | EventsDropped
 )
 
-_EVENT_CLASSES: Final[dict[str, type[Any]]] = {
-    cls.__name__: cls
-    for cls in (
-        RunStarted,
-        RunEnded,
-        TurnStarted,
-        ModelCallStarted,
-        TextDelta,
-        ReasoningDelta,
-        ToolCallDelta,
-        ModelCallEnded,
-        ToolStarted,
-        ToolProgress,
-        ToolEnded,
-        GuardrailEnded,
-        AgentChanged,
-        InputInjected,
-        InputDelivered,
-        InterruptRequested,
-        ApprovalRequested,
-        EventsDropped,
-    )
-}
-
 _E = TypeVar("_E")
 
 
 def with_path(event: _E, prefix: Path) -> _E:
     """A copy of ``event`` whose path begins with ``prefix``: how a parent run passes on a nested run's event."""
     return cast("_E", replace(cast("Any", event), path=prefix + cast("Any", event).path))
-
-
-def event_to_dict(event: Event) -> dict[str, Any]:
-    """The JSON form: the event's fields, and its class name as ``type``. ``path`` is left out when empty."""
-    result: dict[str, Any] = {"type": type(event).__name__}
-    for f in fields(event):
-        value = getattr(event, f.name)
-        if f.name == "path":
-            if value:
-                result["path"] = list(value)
-        elif f.name == "usage" and value is not None:
-            result["usage"] = {u.name: getattr(value, u.name) for u in fields(Usage)}
-        elif f.name == "items":
-            result["items"] = dump_items(value)
-        else:
-            result[f.name] = value
-    return result
-
-
-def event_from_dict(data: Mapping[str, Any]) -> Event:
-    """Read what `event_to_dict` wrote.
-
-    Raises:
-        UserError: The type is unknown or a field is missing or surplus.
-    """
-    values = dict(data)
-    cls = _EVENT_CLASSES.get(values.pop("type", ""))
-    if cls is None:
-        raise UserError(f"unknown event type {data.get('type')!r}; expected one of {', '.join(_EVENT_CLASSES)}")
-    if "path" in values:
-        values["path"] = tuple(values["path"])
-    if values.get("usage") is not None:
-        values["usage"] = Usage(**values["usage"])
-    if "items" in values:
-        values["items"] = tuple(parse_items(values["items"]))
-    try:
-        return cast("Event", cls(**values))
-    except TypeError as exc:
-        raise UserError(f"not a valid {cls.__name__} event: {exc}") from exc

@@ -1,22 +1,20 @@
-"""The items a history is made of, and their JSON.
+"""The items a history is made of.
 
 An item is an immutable value. A history is a sequence of items in which each `ToolCall` is answered by exactly one
 `ToolOutput`; `agentrun.core.transcript` is what keeps it so.
 
 The JSON form of an item is an object with a ``type`` (``"user_message"``, ``"tool_call"``, ...) and the fields
-below; fields that have their default value may be left out when reading. `parse_items` also takes the plain dicts
-that the Chat Completions and Responses APIs use, since that is what people have lying around.
+below; fields that have their default value may be left out when reading (`agentrun.core.item_json`).
 """
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, TypeAlias, cast
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 
 from agentrun.core.errors import UserError
 
@@ -27,6 +25,7 @@ __all__ = [
     "ImagePart",
     "InputItem",
     "Item",
+    "MessageStatus",
     "Reasoning",
     "RunInput",
     "SystemMessage",
@@ -35,11 +34,6 @@ __all__ = [
     "ToolOutput",
     "ToolStatus",
     "UserMessage",
-    "dump_items",
-    "items_from_json",
-    "items_to_json",
-    "parse_input",
-    "parse_items",
 ]
 
 ToolStatus: TypeAlias = Literal["completed", "failed", "cancelled", "rejected", "timed_out"]
@@ -85,10 +79,25 @@ class UserMessage:
 
     Attributes:
         content: Text, or a tuple of parts when there is more than text.
+
+    Raises:
+        UserError: The content is neither.
     """
 
     content: str | tuple[ContentPart, ...]
     type: Literal["user_message"] = "user_message"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.content, str):
+            parts = cast("object", self.content)
+            if not isinstance(parts, (tuple, list)):
+                raise UserError(f"UserMessage.content must be text or a tuple of parts, not {type(parts).__name__}")
+            for part in cast("Sequence[object]", parts):
+                if not isinstance(part, (TextPart, ImagePart, FilePart)):
+                    raise UserError(
+                        f"UserMessage.content contains {part!r:.60}; expected TextPart, ImagePart or FilePart"
+                    )
+            object.__setattr__(self, "content", tuple(self.content))  # a list would not be a value
 
     @property
     def text(self) -> str:
@@ -186,219 +195,3 @@ InputItem: TypeAlias = Item | Mapping[str, Any]
 
 RunInput: TypeAlias = str | Item | Sequence[InputItem]
 """What a run or an injection accepts: text, one item, or a sequence of items or plain dicts."""
-
-_ITEM_CLASSES: Final = (UserMessage, SystemMessage, AssistantMessage, Reasoning, ToolCall, ToolOutput)
-_ITEM_TYPES: Final = frozenset(
-    ("user_message", "system_message", "assistant_message", "reasoning", "tool_call", "tool_output")
-)
-
-
-@functools.cache
-def _adapter() -> TypeAdapter[list[Item]]:
-    # Built on first use: building costs milliseconds, and most programs that import agentrun never read JSON items.
-    return TypeAdapter(list[Annotated[Item, Field(discriminator="type")]])
-
-
-def dump_items(items: Iterable[Item]) -> list[dict[str, Any]]:
-    """The items as JSON-able dicts, in the form that `parse_items` reads back."""
-    return cast("list[dict[str, Any]]", _adapter().dump_python(list(items), mode="json", exclude_defaults=False))
-
-
-def items_to_json(items: Iterable[Item], *, indent: int | None = None) -> str:
-    """The items as JSON text (one array)."""
-    return _adapter().dump_json(list(items), indent=indent).decode()
-
-
-def items_from_json(data: str | bytes) -> list[Item]:
-    """Read what `items_to_json` wrote, or an array of Chat/Responses-style objects.
-
-    Raises:
-        UserError: The text is not JSON, not an array, or an element is not an item; the message names it.
-    """
-    try:
-        loaded = json.loads(data)
-    except ValueError as exc:
-        raise UserError(f"the items are not valid JSON: {exc}") from exc
-    if not isinstance(loaded, list):
-        raise UserError(f"expected a JSON array of items, got {type(loaded).__name__}")
-    return parse_items(cast("list[InputItem]", loaded))
-
-
-def parse_input(value: RunInput, *, what: str = "input") -> list[Item]:
-    """Turn what a user passes as input into a list of items.
-
-    Raises:
-        UserError: The input is empty or an element is not an item; the message names the argument ``what``.
-    """
-    if isinstance(value, str):
-        if not value.strip():
-            raise UserError(f"{what} is empty: pass a non-empty string, or a list of items")
-        return [UserMessage(value)]
-    if isinstance(value, _ITEM_CLASSES):
-        return [value]
-    if isinstance(value, Mapping):
-        return parse_items([cast("Mapping[str, Any]", value)], what=what)
-    if isinstance(cast("object", value), (bytes, bytearray)) or not isinstance(cast("object", value), Iterable):
-        raise UserError(f"{what} must be a string or a list of items, not {type(value).__name__}")
-    items = parse_items(value, what=what)
-    if not items:
-        raise UserError(f"{what} is empty: pass a non-empty string, or a list with at least one item")
-    return items
-
-
-def parse_items(values: Iterable[InputItem], *, what: str = "items") -> list[Item]:
-    """Turn items and plain dicts into items.
-
-    Dicts may be in agentrun's own JSON form, in Chat Completions style (``{"role": "user", "content": ...}``, with
-    ``tool_calls`` and ``role: "tool"``) or in Responses style (``function_call``, ``function_call_output``,
-    ``message``, ``reasoning``).
-
-    Raises:
-        UserError: An element is none of these; the message gives its position.
-    """
-    result: list[Item] = []
-    for index, value in enumerate(values):
-        if isinstance(value, _ITEM_CLASSES):
-            result.append(value)
-            continue
-        where = f"{what}[{index}]"
-        if not isinstance(cast("object", value), Mapping):
-            raise UserError(
-                f"{where} is {type(value).__name__}: expected an item such as UserMessage(...) or a dict such as "
-                "{'role': 'user', 'content': '...'}"
-            )
-        kind = value.get("type")
-        try:
-            if kind in _ITEM_TYPES and not (kind == "reasoning" and "summary" in value):
-                result.extend(_adapter().validate_python([dict(value)]))
-            elif "role" in value:
-                result.extend(_from_role(value, where))
-            else:
-                result.extend(_from_responses(value, where))
-        except ValidationError as exc:
-            problems = "; ".join(
-                f"{'.'.join(str(part) for part in error['loc'][2:]) or 'item'}: {error['msg']}"
-                for error in exc.errors()
-            )
-            raise UserError(f"{where} is not a valid item: {problems}") from exc
-    return result
-
-
-def _text(content: Any, where: str) -> str:
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, Sequence):
-        pieces: list[str] = []
-        for part in cast("Sequence[Any]", content):
-            if isinstance(part, str):
-                pieces.append(part)
-            elif isinstance(part, Mapping) and isinstance(cast("Any", part).get("text"), str):
-                pieces.append(cast("str", part["text"]))
-            elif isinstance(part, Mapping) and "refusal" in part:
-                continue
-            else:
-                raise UserError(f"{where}: content part {part!r} has no text")
-        return "".join(pieces)
-    raise UserError(f"{where}: content must be text or a list of parts, not {type(content).__name__}")
-
-
-def _refusal(content: Any) -> str | None:
-    if isinstance(content, Sequence) and not isinstance(content, str):
-        for part in cast("Sequence[Any]", content):
-            if isinstance(part, Mapping) and "refusal" in part:
-                return str(cast("Any", part)["refusal"])
-    return None
-
-
-def _user_content(content: Any, where: str) -> str | tuple[TextPart | ImagePart | FilePart, ...]:
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, Sequence):
-        raise UserError(f"{where}: content must be text or a list of parts, not {type(content).__name__}")
-    parts: list[TextPart | ImagePart | FilePart] = []
-    for part in cast("Sequence[Any]", content):
-        if isinstance(part, str):
-            parts.append(TextPart(part))
-            continue
-        if isinstance(part, (TextPart, ImagePart, FilePart)):
-            parts.append(part)
-            continue
-        match part:
-            case {"type": "text" | "input_text", "text": str(text)}:
-                parts.append(TextPart(text))
-            case {"type": "image_url", "image_url": {"url": str(url), **rest}}:
-                parts.append(ImagePart(url, rest.get("detail", "auto")))
-            case {"type": "input_image", "image_url": str(url), **rest}:
-                parts.append(ImagePart(url, rest.get("detail", "auto")))
-            case {"type": "image", "url": str(url), **rest}:
-                parts.append(ImagePart(url, rest.get("detail", "auto")))
-            case {"type": "file", "file": {**file}}:
-                parts.append(FilePart(file.get("filename"), file.get("file_data"), file.get("file_id")))
-            case {"type": "input_file", **file}:
-                parts.append(FilePart(file.get("filename"), file.get("file_data"), file.get("file_id")))
-            case {"type": "file", **file}:
-                parts.append(FilePart(file.get("filename"), file.get("data"), file.get("file_id")))
-            case _:
-                raise UserError(f"{where}: unknown content part {part!r}; expected text, image or file")
-    return tuple(parts)
-
-
-def _from_role(value: Mapping[str, Any], where: str) -> list[Item]:
-    role, content = value["role"], value.get("content")
-    match role:
-        case "user":
-            if content is None or content == "" or content == []:
-                raise UserError(f"{where}: a user message needs content")
-            return [UserMessage(_user_content(content, where))]
-        case "system" | "developer":
-            return [SystemMessage(_text(content, where))]
-        case "assistant":
-            items: list[Item] = []
-            text = _text(content, where)
-            refusal = value.get("refusal") or _refusal(content)
-            status: MessageStatus = "incomplete" if value.get("status") == "incomplete" else "completed"
-            if text or refusal:
-                data = {"id": value["id"]} if value.get("type") == "message" and "id" in value else None
-                items.append(AssistantMessage(text, status, refusal, data))
-            for call in value.get("tool_calls") or ():
-                match call:
-                    case {"id": str(call_id), "function": {"name": str(name), **rest}}:
-                        items.append(ToolCall(call_id, name, _arguments(rest.get("arguments"))))
-                    case _:
-                        raise UserError(f"{where}: tool call {call!r} needs an id and a function with a name")
-            if not items:
-                raise UserError(f"{where}: an assistant message needs content or tool_calls")
-            return items
-        case "tool":
-            if not isinstance(value.get("tool_call_id"), str):
-                raise UserError(f"{where}: a tool message needs a tool_call_id")
-            return [ToolOutput(value["tool_call_id"], _text(content, where))]
-        case _:
-            raise UserError(f"{where}: unknown role {role!r}; expected user, system, developer, assistant or tool")
-
-
-def _arguments(value: Any) -> str:
-    if value is None:
-        return "{}"
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _from_responses(value: Mapping[str, Any], where: str) -> list[Item]:
-    match value:
-        case {"type": "function_call", "call_id": str(call_id), "name": str(name), **rest}:
-            data = {"id": rest["id"]} if isinstance(rest.get("id"), str) else None
-            return [ToolCall(call_id, name, _arguments(rest.get("arguments")), data)]
-        case {"type": "function_call_output", "call_id": str(call_id), "output": output}:
-            return [ToolOutput(call_id, output if isinstance(output, str) else _text(output, where))]
-        case {"type": "reasoning", "summary": summary, **rest}:
-            data = {key: rest[key] for key in ("id", "encrypted_content") if rest.get(key) is not None}
-            return [Reasoning(_text(summary, where), data or None)]
-        case {"content": str(text)} if "type" not in value:
-            raise UserError(f"{where}: a message needs a role, as in {{'role': 'user', 'content': {text[:40]!r}}}")
-        case _:
-            raise UserError(
-                f"{where}: {dict(value)!r:.120} is not an item; expected a dict with a role, or with a type of "
-                "message, function_call, function_call_output or reasoning"
-            )

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, cast, runtime_checkable
 
 from agentrun.core.errors import UserError
 from agentrun.core.events import ReasoningDelta, TextDelta, ToolCallDelta
@@ -90,12 +90,14 @@ class ModelSettings:
     extra_headers: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
-        if self.temperature is not None and self.temperature < 0:
-            raise UserError(f"ModelSettings.temperature must be 0 or more, not {self.temperature}")
-        if self.top_p is not None and not 0 <= self.top_p <= 1:
-            raise UserError(f"ModelSettings.top_p must be between 0 and 1, not {self.top_p}")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise UserError(f"ModelSettings.max_tokens must be at least 1, not {self.max_tokens}")
+        if self.temperature is not None and not (_is_number(self.temperature) and self.temperature >= 0):
+            raise UserError(f"ModelSettings.temperature must be 0 or more, not {self.temperature!r}")
+        if self.top_p is not None and not (_is_number(self.top_p) and 0 <= self.top_p <= 1):
+            raise UserError(f"ModelSettings.top_p must be between 0 and 1, not {self.top_p!r}")
+        if self.max_tokens is not None and not (_is_number(self.max_tokens) and self.max_tokens >= 1):
+            raise UserError(f"ModelSettings.max_tokens must be at least 1, not {self.max_tokens!r}")
+        if isinstance(cast("object", self.stop), str):
+            raise UserError(f"ModelSettings.stop must be a tuple of texts, such as ({self.stop!r},)")
 
     def merged_with(self, other: ModelSettings | None) -> ModelSettings:
         """These settings, with those that ``other`` sets taking precedence."""
@@ -103,6 +105,10 @@ class ModelSettings:
             return self
         changes = {f.name: value for f in fields(other) if (value := getattr(other, f.name)) is not None}
         return replace(self, **changes) if changes else self
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 _DEFAULT_SETTINGS = ModelSettings()

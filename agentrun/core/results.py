@@ -1,34 +1,27 @@
-"""What is left of a run: its result, what its teardown had to do, and a snapshot to go on from."""
+"""What is left of a run: its result, what its teardown had to do, and how it looks while it lasts."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Generic, Literal, TypeAlias, cast
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeAlias
 
 from typing_extensions import TypeVar
 
-from agentrun.core.errors import UserError
 from agentrun.core.events import RunStatus
-from agentrun.core.inbox import Delivery
 from agentrun.core.interrupts import Interrupt
-from agentrun.core.items import AssistantMessage, Item, ToolCall, dump_items, parse_items
+from agentrun.core.items import AssistantMessage, Item, ToolCall
+from agentrun.core.snapshot import RunSnapshot, UndeliveredInput
 from agentrun.core.usage import Usage
 
 __all__ = [
     "GuardrailResult",
     "RunResult",
-    "RunSnapshot",
     "RunState",
     "ScopeState",
     "TeardownReport",
-    "UndeliveredInput",
 ]
 
 OutputT_co = TypeVar("OutputT_co", covariant=True, default=Any)
-
-SNAPSHOT_VERSION: Final = 1
 
 
 @dataclass(slots=True)
@@ -92,110 +85,6 @@ class GuardrailResult:
     outcome: Literal["passed", "tripped", "failed", "cancelled"]
     message: str | None = None
     data: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class UndeliveredInput:
-    """An injected input that no model call has seen."""
-
-    injection_id: str
-    items: tuple[Item, ...]
-    deliver: Delivery
-
-
-@dataclass(slots=True)
-class RunSnapshot:
-    """A run that has ended, as plain data, to be stored and gone on from with ``open_run(..., resume_from=...)``.
-
-    Attributes:
-        run_id: Id of the run it was taken of.
-        status: How that run ended.
-        agent: Name of the agent that was at work.
-        history: All items.
-        pending_approvals: Tool calls that wait for a decision. In ``history`` they are answered as cancelled; a run
-            that resumes from the snapshot opens them again.
-        undelivered: Injected inputs that no model call has seen; a run that resumes delivers them first.
-        usage: What had been used.
-        turns: Turns taken.
-        version: Version of this format.
-    """
-
-    run_id: str
-    status: RunStatus
-    agent: str
-    history: tuple[Item, ...]
-    pending_approvals: tuple[ToolCall, ...] = ()
-    undelivered: tuple[UndeliveredInput, ...] = ()
-    usage: Usage = field(default_factory=Usage)
-    turns: int = 0
-    version: int = SNAPSHOT_VERSION
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON-able form."""
-        return {
-            "version": self.version,
-            "run_id": self.run_id,
-            "status": self.status,
-            "agent": self.agent,
-            "history": dump_items(self.history),
-            "pending_approvals": [call.call_id for call in self.pending_approvals],
-            "undelivered": [
-                {"injection_id": entry.injection_id, "items": dump_items(entry.items), "deliver": entry.deliver}
-                for entry in self.undelivered
-            ],
-            "usage": asdict(self.usage),
-            "turns": self.turns,
-        }
-
-    def to_json(self, *, indent: int | None = None) -> str:
-        """The snapshot as JSON text."""
-        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> RunSnapshot:
-        """Read what `to_dict` gave.
-
-        Raises:
-            UserError: It is not a snapshot, or of a version this agentrun does not know.
-        """
-        version = data.get("version")
-        if version != SNAPSHOT_VERSION:
-            raise UserError(
-                f"snapshot version {version!r} is not supported; this agentrun reads version {SNAPSHOT_VERSION}"
-            )
-        try:
-            history = tuple(parse_items(data["history"], what="history"))
-            calls = {item.call_id: item for item in history if isinstance(item, ToolCall)}
-            return cls(
-                run_id=data["run_id"],
-                status=data["status"],
-                agent=data["agent"],
-                history=history,
-                pending_approvals=tuple(calls[call_id] for call_id in data.get("pending_approvals", ())),
-                undelivered=tuple(
-                    UndeliveredInput(entry["injection_id"], tuple(parse_items(entry["items"])), entry["deliver"])
-                    for entry in data.get("undelivered", ())
-                ),
-                usage=Usage(**data.get("usage", {})),
-                turns=data.get("turns", 0),
-            )
-        except (KeyError, TypeError) as exc:
-            raise UserError(f"not a valid run snapshot: {exc!r}") from exc
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> RunSnapshot:
-        """Read what `to_json` wrote.
-
-        Raises:
-            UserError: It is not JSON or not a snapshot.
-        """
-        try:
-            data = json.loads(text)
-        except ValueError as exc:
-            raise UserError(f"the snapshot is not valid JSON: {exc}") from exc
-        if not isinstance(data, dict):
-            raise UserError("the snapshot must be a JSON object")
-        return cls.from_dict(cast("dict[str, Any]", data))
 
 
 @dataclass(slots=True)

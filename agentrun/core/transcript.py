@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from typing import overload
+from typing import cast, overload
 
 from agentrun.core.errors import UserError
 from agentrun.core.items import (
@@ -55,7 +55,7 @@ class ItemsView(Sequence[Item]):
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Sequence) and not isinstance(other, (str, bytes)):
-            return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+            return list(self) == list(cast("Sequence[object]", other))
         return NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
@@ -175,7 +175,7 @@ class Transcript:
         """Add a response of the model and the outputs of all its calls, in the order of the calls, in one step."""
         calls = [item for item in response if isinstance(item, ToolCall)]
         ids = {call.call_id for call in calls}
-        if len(ids) != len(calls) or ids & self._call_ids or ids != outputs.keys():
+        if len(ids) != len(calls) or ids & self._call_ids or ids != set(outputs):
             raise AssertionError(f"calls {sorted(ids)} and outputs {sorted(outputs)} do not pair up")
         for call_id, output in outputs.items():
             if output.call_id != call_id:

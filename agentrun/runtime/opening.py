@@ -23,7 +23,8 @@ from agentrun.core.inbox import Inbox
 from agentrun.core.item_json import parse_input
 from agentrun.core.items import AssistantMessage, Item, Reasoning, RunInput, ToolCall, ToolOutput
 from agentrun.core.model import Model
-from agentrun.core.results import RunResult, RunSnapshot
+from agentrun.core.results import RunResult
+from agentrun.core.snapshot import RunSnapshot
 from agentrun.core.transcript import Transcript, check_history
 from agentrun.core.turns import TurnMachine
 from agentrun.runtime.agent import Agent

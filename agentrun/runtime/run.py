@@ -28,8 +28,8 @@ from agentrun.core.results import (
     RunState,
     ScopeState,
     TeardownReport,
-    UndeliveredInput,
 )
+from agentrun.core.snapshot import UndeliveredInput
 from agentrun.core.turns import Effect, TurnMachine
 from agentrun.runtime.containment import Contained, Outcome
 from agentrun.runtime.hub import EventHub
