@@ -232,7 +232,8 @@ def _tool(spec: ToolSpec) -> dict[str, Any]:
 def _message(item: AssistantMessage, *, with_id: bool) -> dict[str, Any]:
     item_id = _id(item) if with_id else None
     if item_id is None and not item.refusal:
-        return {"role": "assistant", "content": item.text}
+        # The type may be left out, says the reference; not all servers that speak this format agree.
+        return {"type": "message", "role": "assistant", "content": item.text}
     content: list[dict[str, Any]] = []
     if item.text:
         content.append({"type": "output_text", "text": item.text, "annotations": []})

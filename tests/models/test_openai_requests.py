@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agentrun.core.errors import UserError
+from agentrun.core.item_json import items_from_json, items_to_json
 from agentrun.core.items import (
     AssistantMessage,
     FilePart,
@@ -19,8 +20,6 @@ from agentrun.core.items import (
     ToolCall,
     ToolOutput,
     UserMessage,
-    items_from_json,
-    items_to_json,
 )
 from agentrun.core.model import ModelRequest, ModelSettings, OutputSchema, ToolSpec
 from agentrun.models import OpenAIChatModel, OpenAIResponsesModel
@@ -97,7 +96,7 @@ def test_a_full_history_for_the_responses_api() -> None:
             "call_id": "call_2",
             "output": "The call was cancelled: user pressed stop",
         },
-        {"role": "assistant", "content": "It r"},
+        {"type": "message", "role": "assistant", "content": "It r"},
         {
             "role": "user",
             "content": [
@@ -262,13 +261,13 @@ def test_reasoning_without_encrypted_content_goes_back_only_to_where_it_is_store
     request = ModelRequest(None, [stored, AssistantMessage("A", provider_data={"id": "msg_1"})])
     kept = responses_body(request, store=True)["input"]
     assert [element.get("id") for element in kept] == ["rs_1", "msg_1"]
-    assert responses_body(request)["input"] == [{"role": "assistant", "content": "A"}]
+    assert responses_body(request)["input"] == [{"type": "message", "role": "assistant", "content": "A"}]
 
 
 def test_reasoning_whose_message_was_cut_stays_home() -> None:
     reasoning = Reasoning("R", {"id": "rs_1", "encrypted_content": "x"})
     request = ModelRequest(None, [reasoning, AssistantMessage("A", "incomplete")])
-    assert responses_body(request)["input"] == [{"role": "assistant", "content": "A"}]
+    assert responses_body(request)["input"] == [{"type": "message", "role": "assistant", "content": "A"}]
 
 
 def test_reasoning_goes_back_to_chat_servers_on_request() -> None:
