@@ -135,6 +135,8 @@ class ToolBatch:
             elif not tool.told and not (waiting_for_cancelled and tool.cancel_reason is not None):
                 tool.told = True
                 output = tool.result
+                if output.status == "cancelled" and tool.started:
+                    self._run.report.cancelled_tools.append(f"{tool.call.name} ({tool.call.call_id})")
                 self._run.publish(ToolEnded(output.call_id, tool.call.name, output.status, output.output))
                 self._run.machine.tool_ended(output)
 

@@ -302,7 +302,6 @@ class ToolRun:
         if self.cancel_reason is None:
             self.end("timed_out", f"Error: the tool did not finish within {self._timeout:g} seconds and was stopped.")
             return
-        self.run.report.cancelled_tools.append(f"{self.call.name} ({self.call.call_id})")
         text = self.cancel_text()
         if outcome.swallowed and outcome.value is not None:
             # It went on after its cancellation, so what it did may have had effects: the model must know.
@@ -404,6 +403,8 @@ class ToolRun:
             yield
         if scope.cancelled_caught:
             self.run.report.expired_graces.append(f"critical section of {self.what}")
+            if self._contained is not None:
+                self._contained.redeliver()
             await anyio.lowlevel.checkpoint_if_cancelled()
             raise TimeoutError(f"the critical section of {self.what} took longer than {max_seconds:g} seconds")
 

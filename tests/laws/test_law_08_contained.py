@@ -1,0 +1,658 @@
+"""Law 8: no piece of user code can take another down by accident."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from agentrun import Agent, RunConfig, RunContext, RunHooks, ToolError, ToolOutput, Trip, open_run, run, tool
+from agentrun.errors import CallCancelled, ModelError
+from agentrun.events import Event
+from agentrun.testing import Call, Say, ScriptedModel
+
+from .support import check_ended, watch
+
+GRACE = RunConfig(cleanup_grace=0.2)
+
+
+def outputs(items: Any) -> dict[str, ToolOutput]:
+    return {item.call_id: item for item in items if isinstance(item, ToolOutput)}
+
+
+class Siblings:
+    """Two good tools around a bad one: all three are at work at once, and the bad one misbehaves then."""
+
+    def __init__(self) -> None:
+        self.bad_done = anyio.Event()
+        self.both_started = anyio.Event()
+        self.started = 0
+        self.cleaned: list[str] = []
+
+    async def good(self, name: str) -> str:
+        self.started += 1
+        if self.started == 2:
+            self.both_started.set()
+        try:
+            await self.bad_done.wait()
+            await anyio.lowlevel.checkpoint()
+            return f"{name} is fine"
+        finally:
+            await anyio.lowlevel.checkpoint()
+            self.cleaned.append(name)
+
+    def tools(self, bad: Callable[..., Any], **options: Any) -> list[Any]:
+        async def left() -> str:
+            return await self.good("left")
+
+        async def right() -> str:
+            return await self.good("right")
+
+        async def middle(ctx: RunContext[Any]) -> Any:
+            await self.both_started.wait()
+            try:
+                return await bad(ctx)
+            finally:
+                self.bad_done.set()
+
+        return [left, tool(middle, **options), right]
+
+
+def three_calls() -> list[Call]:
+    return [Call("left", call_id="l"), Call("middle", call_id="m"), Call("right", call_id="r")]
+
+
+async def run_siblings(bad: Callable[..., Any], **options: Any) -> tuple[Any, dict[str, ToolOutput], list[Event]]:
+    siblings = Siblings()
+    model = ScriptedModel([three_calls(), Say("done")])
+    agent = Agent("a", tools=siblings.tools(bad, **options), model=model)
+    seen: list[Event] = []
+    async with open_run(agent, "go", config=GRACE) as live:
+        await watch(live, seen)
+    result = check_ended(live, model, seen)
+    assert sorted(siblings.cleaned) == ["left", "right"]
+    return result, outputs(result.items), seen
+
+
+def assert_siblings_unharmed(got: dict[str, ToolOutput]) -> None:
+    assert got["l"] == ToolOutput("l", "left is fine")
+    assert got["r"] == ToolOutput("r", "right is fine")
+
+
+# A tool that raises, under each policy ---------------------------------------------------------------------------
+
+
+async def raises(ctx: RunContext[Any]) -> str:
+    await anyio.lowlevel.checkpoint()
+    raise ValueError("out of paper")
+
+
+async def test_one_of_three_raises_and_the_model_is_told() -> None:
+    result, got, _ = await run_siblings(raises)
+    assert result.status == "completed"
+    assert got["m"] == ToolOutput("m", "Error: ValueError: out of paper", "failed")
+    assert_siblings_unharmed(got)
+    assert result.errors == ()
+    assert result.teardown.clean
+
+
+async def test_one_of_three_raises_and_its_handler_answers() -> None:
+    async def answer(ctx: RunContext[Any], error: Exception) -> dict[str, str]:
+        await anyio.lowlevel.checkpoint()
+        return {"sorry": f"{ctx.call_id}: {error}"}
+
+    result, got, _ = await run_siblings(raises, on_error=answer)
+    assert result.status == "completed"
+    assert got["m"] == ToolOutput("m", {"sorry": "m: out of paper"}, "failed")
+    assert_siblings_unharmed(got)
+
+
+async def test_one_of_three_raises_and_its_policy_fails_the_run() -> None:
+    siblings = Siblings()
+    siblings.bad_done = anyio.Event()  # the good ones wait for ever now
+    model = ScriptedModel([three_calls()])
+
+    async def bad() -> str:
+        await siblings.both_started.wait()
+        raise ValueError("out of paper")
+
+    left, _, right = siblings.tools(raises)
+    agent = Agent("a", tools=[left, tool(bad, name="middle", on_error="raise"), right], model=model)
+    seen: list[Event] = []
+    with pytest.raises(ValueError, match="^out of paper$"):
+        async with open_run(agent, "go", config=GRACE) as live:
+            await watch(live, seen)
+    result = check_ended(live, model, seen)
+    assert result.status == "failed"
+    assert isinstance(result.error, ValueError)
+    assert sorted(siblings.cleaned) == ["left", "right"]
+    got = outputs(result.items)
+    assert got["m"] == ToolOutput("m", "Error: ValueError: out of paper", "failed")
+    assert got["l"].status == got["r"].status == "cancelled"
+    assert "out of paper" in got["l"].text
+    assert result.teardown.cancelled_tools == ["left (l)", "right (r)"]
+    assert result.teardown.clean
+
+
+async def test_a_handler_that_raises_fails_the_run_with_its_own_error() -> None:
+    def answer(ctx: RunContext[Any], error: Exception) -> str:
+        raise LookupError("no answer") from error
+
+    siblings = Siblings()
+    agent = Agent("a", tools=siblings.tools(raises, on_error=answer), model=ScriptedModel([three_calls()]))
+    with pytest.raises(LookupError, match="no answer") as caught:
+        await run(agent, "go", config=GRACE)
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+async def test_a_tool_error_fails_the_run_whatever_the_policy() -> None:
+    async def bad(ctx: RunContext[Any]) -> str:
+        raise ToolError("the printer burns")
+
+    siblings = Siblings()
+    agent = Agent("a", tools=siblings.tools(bad, retries=3), model=ScriptedModel([three_calls()]))
+    with pytest.raises(ToolError, match="the printer burns") as caught:
+        await run(agent, "go", config=GRACE)
+    assert caught.value.result is not None
+    assert caught.value.result.status == "failed"
+
+
+async def test_a_group_that_a_tool_raises_is_one_failure_like_any_other() -> None:
+    async def bad(ctx: RunContext[Any]) -> str:
+        async def child(name: str) -> None:
+            await anyio.lowlevel.checkpoint()
+            raise ValueError(name)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(child, "one")
+            group.start_soon(child, "two")
+        return "never"
+
+    result, got, _ = await run_siblings(bad)
+    assert got["m"].status == "failed"
+    assert_siblings_unharmed(got)
+
+
+# Cancellations that nobody asked for -----------------------------------------------------------------------------
+
+
+async def test_a_foreign_cancellation_let_out_by_a_tool_is_its_own_error() -> None:
+    async def bad(ctx: RunContext[Any]) -> str:
+        if asyncio_is_running():
+            raise asyncio.CancelledError
+        foreign: BaseException | None = None
+        with anyio.move_on_after(0):
+            try:
+                await anyio.sleep_forever()
+            except BaseException as exc:
+                foreign = exc
+                raise
+        assert foreign is not None
+        raise foreign
+
+    result, got, _ = await run_siblings(bad)
+    assert result.status == "completed"
+    assert got["m"].status == "failed"
+    assert "let a cancellation out" in got["m"].text
+    assert_siblings_unharmed(got)
+
+
+async def test_a_foreign_cancellation_follows_the_error_policy_of_its_tool() -> None:
+    async def bad(ctx: RunContext[Any]) -> str:
+        raise anyio.get_cancelled_exc_class().__new__(anyio.get_cancelled_exc_class())
+
+    agent = Agent("a", tools=Siblings().tools(bad, on_error="raise"), model=ScriptedModel([three_calls()]))
+    with pytest.raises(ToolError, match="let a cancellation out") as caught:
+        await run(agent, "go", config=GRACE)
+    assert caught.value.call_id == "m"
+
+
+@pytest.mark.parametrize("moment", ["before an await", "before its return", "in its cleanup", "swallowed"])
+async def test_a_tool_that_cancels_its_own_task_natively_harms_nobody(moment: str, anyio_backend_name: str) -> None:
+    if anyio_backend_name != "asyncio":
+        pytest.skip("only asyncio has native cancellation")
+
+    async def bad(ctx: RunContext[Any]) -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        if moment == "in its cleanup":
+            try:
+                return "returned"
+            finally:
+                task.cancel()
+        task.cancel()
+        if moment == "before an await":
+            await anyio.sleep(0)
+        elif moment == "swallowed":
+            try:
+                await anyio.sleep_forever()
+            except asyncio.CancelledError:
+                pass
+        return "returned"
+
+    ended: list[str] = []
+
+    class Hooks(RunHooks):
+        async def on_tool_end(self, ctx: Any, call: Any, output: Any) -> None:
+            await anyio.sleep(0)
+            await anyio.sleep(0)
+            ended.append(call.call_id)
+
+    siblings = Siblings()
+    model = ScriptedModel([three_calls(), Say("done")])
+    agent = Agent("a", tools=siblings.tools(bad), model=model)
+    seen: list[Event] = []
+    async with open_run(agent, "go", config=GRACE, hooks=Hooks()) as live:
+        await watch(live, seen)
+        result = await live.wait()
+    assert check_ended(live, model, seen) is result
+    assert result.status == "completed"
+    got = outputs(result.items)
+    assert_siblings_unharmed(got)
+    assert sorted(ended) == ["l", "m", "r"]
+    if moment == "before an await":
+        assert got["m"].status == "cancelled"
+        assert "its task was cancelled" in got["m"].text
+    else:
+        assert got["m"] == ToolOutput("m", "returned")
+
+
+@pytest.mark.parametrize("where", ["approval", "guardrail", "hook", "on_cancel", "stream"])
+async def test_native_self_cancellation_outside_tools_stays_where_it_is(where: str, anyio_backend_name: str) -> None:
+    if anyio_backend_name != "asyncio":
+        pytest.skip("only asyncio has native cancellation")
+
+    def cancel_myself() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+    def approval(ctx: RunContext[Any], arguments: Any) -> bool:
+        if where == "approval":
+            cancel_myself()
+        return False
+
+    def on_cancel() -> None:
+        if where == "on_cancel":
+            cancel_myself()
+
+    async def work() -> str:
+        return "worked"
+
+    async def slow() -> str:
+        await anyio.sleep_forever()
+        return "never"
+
+    async def guard(items: Any) -> None:
+        if where == "guardrail":
+            cancel_myself()
+
+    class Hooks(RunHooks):
+        async def on_model_end(self, ctx: Any, status: str) -> None:
+            if where == "hook":
+                cancel_myself()
+
+    model = ScriptedModel([[Call("work"), Call("slow")], Say("done")])
+    agent = Agent(
+        "a",
+        tools=[tool(work, needs_approval=approval), tool(slow, timeout=0.05, on_cancel=on_cancel)],
+        model=SelfCancelling(model, cancel_myself) if where == "stream" else model,
+        input_guardrails=[guard],
+        hooks=Hooks(),
+    )
+    seen: list[Event] = []
+    async with open_run(agent, "go", config=GRACE) as live:
+        await watch(live, seen)
+        result = await live.wait()
+    check_ended(live, model, seen)
+    assert result.status == "completed"
+    assert [item.status for item in result.items if isinstance(item, ToolOutput)] == ["completed", "timed_out"]
+    await anyio.sleep(0)  # nothing is left pending in this task either
+
+
+class SelfCancelling:
+    """A model whose stream cancels its task natively when all has been said."""
+
+    def __init__(self, model: ScriptedModel, cancel_myself: Callable[[], None]) -> None:
+        self._model = model
+        self._cancel_myself = cancel_myself
+
+    def stream(self, request: Any) -> Any:
+        return _Closing(self._model.stream(request), self._cancel_myself)
+
+
+class _Closing:
+    def __init__(self, inner: Any, then: Callable[[], None]) -> None:
+        self._inner = inner
+        self._then = then
+
+    async def __aenter__(self) -> Any:
+        return await self._inner.__aenter__()
+
+    async def __aexit__(self, *exc: Any) -> Any:
+        try:
+            return await self._inner.__aexit__(*exc)
+        finally:
+            self._then()
+
+
+async def test_call_cancelled_raised_out_of_turn_is_the_tools_own_error() -> None:
+    async def bad(ctx: RunContext[Any]) -> str:
+        raise CallCancelled("by hand")
+
+    result, got, _ = await run_siblings(bad)
+    assert result.status == "completed"
+    assert got["m"].status == "failed"
+    assert_siblings_unharmed(got)
+
+
+# Swallowing ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_tool_that_swallows_its_cancellation_is_reported_and_does_not_count() -> None:
+    started = anyio.Event()
+    cleaned: list[str] = []
+
+    async def stubborn() -> str:
+        started.set()
+        try:
+            await anyio.sleep_forever()
+        except BaseException:
+            pass
+        return "as if nothing had been"
+
+    async def polite() -> str:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await anyio.lowlevel.checkpoint()
+            cleaned.append("polite")
+        return "never"
+
+    model = ScriptedModel([[Call("stubborn", call_id="s"), Call("polite", call_id="p")]])
+    seen: list[Event] = []
+    async with open_run(Agent("a", tools=[stubborn, polite], model=model), "go", config=GRACE) as live:
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch, live, seen)
+            await started.wait()
+            live.interrupt("enough")
+    result = check_ended(live, model, seen)
+    assert result.status == "interrupted"
+    assert result.teardown.swallowed_cancellations == ["tool stubborn (s)"]
+    assert result.teardown.cancelled_tools == ["stubborn (s)", "polite (p)"]
+    assert cleaned == ["polite"]
+    got = outputs(result.items)
+    assert got["s"].status == "cancelled"
+    assert got["s"].text.endswith("It returned nevertheless: as if nothing had been")
+    assert got["p"] == ToolOutput("p", "Cancelled before it finished: enough.", "cancelled")
+
+
+async def test_a_tool_that_swallows_its_cancellation_and_goes_on_is_cut_when_its_grace_is_over() -> None:
+    steps = 0
+    started = anyio.Event()
+
+    async def stubborn() -> str:
+        nonlocal steps
+        started.set()
+        while steps < 1000:
+            try:
+                await anyio.sleep(3600)
+            except BaseException:
+                steps += 1
+                if steps > 3:
+                    raise
+        return "never"
+
+    model = ScriptedModel([Call("stubborn", call_id="s"), Say("done")])
+    seen: list[Event] = []
+    config = RunConfig(cleanup_grace=0.05)
+    async with open_run(Agent("a", tools=[stubborn], model=model), "go", config=config) as live:
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch, live, seen)
+            await started.wait()
+            live.interrupt_tool("s", "no more")
+    result = check_ended(live, model, seen)
+    assert result.status == "completed"
+    assert outputs(result.items)["s"].status == "cancelled"
+    assert result.teardown.expired_graces == ["tool stubborn (s)"]
+    assert steps > 1
+
+
+async def test_a_model_stream_that_swallows_its_cancellation_is_cut_all_the_same() -> None:
+    class Stubborn:
+        def stream(self, request: Any) -> Any:
+            return self
+
+        async def __aenter__(self) -> Any:
+            return self._play()
+
+        async def __aexit__(self, *exc: Any) -> None:
+            return None
+
+        async def _play(self) -> Any:
+            from agentrun.core.events import TextDelta
+            from agentrun.items import ToolCall
+
+            yield TextDelta("so far")
+            try:
+                await anyio.sleep_forever()
+            except BaseException:
+                pass
+            yield ToolCall("c", "work", "{}")
+
+    ran: list[str] = []
+
+    def work() -> None:
+        ran.append("work")
+
+    seen: list[Event] = []
+    async with open_run(Agent("a", tools=[work], model=Stubborn()), "go", config=GRACE) as live:
+        async for event in live.events():
+            seen.append(event)
+            if type(event).__name__ == "TextDelta":
+                live.interrupt("stop")
+    result = check_ended(live, None, seen)
+    assert result.status == "interrupted"
+    assert result.text == "so far"
+    assert ran == []
+    assert result.teardown.swallowed_cancellations == ["model Stubborn"]
+
+
+async def test_a_guardrail_that_swallows_its_cancellation_never_lets_anything_pass() -> None:
+    async def stubborn(items: Any) -> None:
+        try:
+            await anyio.sleep_forever()
+        except BaseException:
+            pass
+
+    from agentrun import InputGuardrailTripped, input_guardrail
+
+    guard = input_guardrail(timeout=0.05)(stubborn)
+    agent = Agent("a", input_guardrails=[guard], model=ScriptedModel([Say("hi")]))
+    with pytest.raises(InputGuardrailTripped, match=r"did not answer within 0\.05 seconds") as caught:
+        await run(agent, "go", config=GRACE)
+    assert caught.value.result is not None
+    assert caught.value.result.teardown.swallowed_cancellations == ["input guardrail stubborn"]
+
+
+# Cleanup that fails ----------------------------------------------------------------------------------------------
+
+
+async def test_a_cleanup_that_raises_is_kept_and_nobody_else_notices() -> None:
+    started = anyio.Event()
+    cleaned: list[str] = []
+
+    async def clumsy() -> str:
+        started.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise OSError("cannot close")
+
+    async def polite() -> str:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
+            cleaned.append("polite")
+        return "never"
+
+    model = ScriptedModel([[Call("clumsy", call_id="c"), Call("polite", call_id="p")]])
+    seen: list[Event] = []
+    async with open_run(Agent("a", tools=[clumsy, polite], model=model), "go", config=GRACE) as live:
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch, live, seen)
+            await started.wait()
+            live.interrupt("enough")
+    result = check_ended(live, model, seen)
+    assert result.status == "interrupted"
+    assert cleaned == ["polite"]
+    assert result.teardown.cleanup_errors == ["tool clumsy (c): OSError: cannot close"]
+    assert [type(error) for error in result.errors] == [OSError]
+    assert {output.status for output in outputs(result.items).values()} == {"cancelled"}
+
+
+async def test_a_cancelled_tool_whose_cleanup_raises_is_not_tried_again() -> None:
+    attempts = 0
+    started = anyio.Event()
+
+    async def flaky() -> str:
+        nonlocal attempts
+        attempts += 1
+        started.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise OSError("cannot close")
+
+    model = ScriptedModel([Call("flaky", call_id="f")])
+    async with open_run(Agent("a", tools=[tool(flaky, retries=5)], model=model), "go", config=GRACE) as live:
+        await started.wait()
+        live.interrupt("enough")
+    check_ended(live, model)
+    assert attempts == 1
+
+
+async def test_one_registered_cleanup_that_raises_does_not_keep_the_others_from_running() -> None:
+    cleaned: list[str] = []
+
+    async def work(ctx: RunContext[Any]) -> str:
+        async def slow(name: str) -> None:
+            await anyio.lowlevel.checkpoint()
+            cleaned.append(name)
+
+        def broken() -> None:
+            raise OSError("cannot close")
+
+        ctx.on_cleanup(lambda: slow("first"))
+        ctx.on_cleanup(broken)
+        ctx.on_cleanup(lambda: slow("last"))
+        return "worked"
+
+    result = await run(Agent("a", tools=[work], model=ScriptedModel([Call("work", call_id="w"), Say("done")])), "go")
+    assert cleaned == ["last", "first"]
+    assert outputs(result.items)["w"].output == "worked"
+    assert result.teardown.cleanup_errors == ["cleanup of tool work (w): OSError: cannot close"]
+
+
+async def test_a_value_that_is_not_json_fails_its_own_call_only() -> None:
+    async def bad(ctx: RunContext[Any]) -> object:
+        return object()
+
+    result, got, _ = await run_siblings(bad)
+    assert result.status == "completed"
+    assert got["m"].status == "failed"
+    assert_siblings_unharmed(got)
+
+
+@pytest.mark.parametrize("exception", [KeyboardInterrupt, SystemExit, GeneratorExit])
+async def test_an_exit_out_of_a_tool_ends_the_run_and_siblings_are_torn_down_in_order(
+    exception: type[BaseException],
+) -> None:
+    siblings = Siblings()
+    siblings.bad_done = anyio.Event()
+
+    async def bad() -> str:
+        await siblings.both_started.wait()
+        raise exception
+
+    left, _, right = siblings.tools(raises)
+    model = ScriptedModel([three_calls()])
+    seen: list[Event] = []
+    with pytest.raises(exception):
+        async with open_run(Agent("a", tools=[left, tool(bad, name="middle"), right], model=model), "go") as live:
+            await watch(live, seen)
+    result = check_ended(live, model, seen)
+    assert result.status == "failed"
+    assert sorted(siblings.cleaned) == ["left", "right"]
+
+
+# Others than tools -----------------------------------------------------------------------------------------------
+
+
+async def test_hooks_that_raise_or_let_cancellations_out_touch_nothing() -> None:
+    class Broken(RunHooks):
+        async def on_run_start(self, ctx: Any) -> None:
+            raise ValueError("run start")
+
+        async def on_run_end(self, ctx: Any, result: Any) -> None:
+            raise ValueError("run end")
+
+        async def on_model_start(self, ctx: Any, request: Any) -> None:
+            raise ValueError("model start")
+
+        async def on_model_end(self, ctx: Any, status: str) -> None:
+            raise ValueError("model end")
+
+        async def on_tool_start(self, ctx: Any, call: Any) -> None:
+            raise ValueError("tool start")
+
+        async def on_tool_end(self, ctx: Any, call: Any, output: Any) -> None:
+            raise ValueError("tool end")
+
+    async def work() -> str:
+        return "worked"
+
+    model = ScriptedModel([Call("work"), Say("done")])
+    result = await run(Agent("a", tools=[work], model=model), "go", hooks=Broken())
+    assert result.status == "completed"
+    assert result.output == "done"
+    said = {str(error) for error in result.errors}
+    assert said == {"run start", "run end", "model start", "model end", "tool start", "tool end"}
+
+
+async def test_a_stream_that_lets_a_foreign_cancellation_out_fails_with_a_model_error() -> None:
+    cancelled = anyio.get_cancelled_exc_class()
+    from agentrun.testing import Fail
+
+    model = ScriptedModel([[Say("so far"), Fail(cancelled.__new__(cancelled))]])
+    seen: list[Event] = []
+    with pytest.raises(ModelError, match="let a cancellation out"):
+        async with open_run(Agent("a", model=model), "go") as live:
+            await watch(live, seen)
+    result = check_ended(live, model, seen)
+    assert result.status == "failed"
+    assert result.text == "so far"
+
+
+async def test_a_guardrail_that_lets_a_foreign_cancellation_out_fails_the_run_by_name() -> None:
+    async def guard(items: Any) -> Trip | None:
+        cancelled = anyio.get_cancelled_exc_class()
+        raise cancelled.__new__(cancelled)
+
+    agent = Agent("a", input_guardrails=[guard], model=ScriptedModel([Say("hi")]))
+    with pytest.raises(ModelError, match="input guardrail guard let a cancellation out"):
+        await run(agent, "go")
+
+
+def asyncio_is_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
