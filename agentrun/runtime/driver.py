@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from agentrun.core.errors import AgentRunError, ModelBehaviorError, TimeLimitExceeded
-from agentrun.core.events import RunEnded, RunStarted
+from agentrun.core.events import RunEnded
 from agentrun.core.items import AssistantMessage, Item
 from agentrun.core.results import RunResult
 from agentrun.core.transcript import Transcript
@@ -49,7 +49,6 @@ async def drive(run: Run, first_input: tuple[Item, ...]) -> None:
 
 async def _main(run: Run, first_input: tuple[Item, ...]) -> None:
     machine = run.machine
-    run.publish(RunStarted(run.id, run.agent.name))
     if run.hooks:
         await _start_hooks(run)
     if run.session is not None and not machine.ending:

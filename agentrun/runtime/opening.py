@@ -19,6 +19,7 @@ import anyio.lowlevel
 
 from agentrun.core.config import RunConfig
 from agentrun.core.errors import UserError
+from agentrun.core.events import RunStarted
 from agentrun.core.inbox import Inbox
 from agentrun.core.item_json import parse_input
 from agentrun.core.items import AssistantMessage, Item, Reasoning, RunInput, ToolCall, ToolOutput
@@ -274,6 +275,7 @@ class _Opening:
             parent.nested.append(run)
         self._task_group = run.task_group = anyio.create_task_group()
         await self._task_group.__aenter__()
+        run.publish(RunStarted(run.id, run.agent.name))  # here, so that no request of the caller's comes before it
         self._task_group.start_soon(drive, run, self._input, name=f"agentrun {run.id}")
         return self._live
 
