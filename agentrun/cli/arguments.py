@@ -1,0 +1,131 @@
+"""What can be said on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, NoReturn, cast
+
+__all__ = ["Options", "parse"]
+
+_MODEL_VARIABLE: Final = "AGENTRUN_MODEL"
+_FALLBACK_MODEL: Final = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The arguments, parsed.
+
+    Attributes:
+        command: Which command.
+        prompt: The prompt of ``run``: text, ``"-"`` for stdin, or ``None`` when it is missing.
+        model: ``--model``: replaces the models of all agents.
+        default_model: For an agent that has none: the environment variable ``AGENTRUN_MODEL``, or ``"local"``.
+        agent: ``--agent``: ``"module:name"``, or ``None`` for a plain assistant.
+        backend: The event loop.
+        history: ``--history``: where the conversation is read from and written to.
+        json: ``run --json``: one event a line.
+        verbose: ``--verbose``: usage after a run, tracebacks of errors.
+    """
+
+    command: Literal["run", "chat"]
+    prompt: str | None
+    model: str | None
+    default_model: str
+    agent: str | None
+    backend: Literal["asyncio", "trio"]
+    history: Path | None
+    json: bool
+    verbose: bool
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for, since `importlib.metadata` takes its time to import."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: Any) -> NoReturn:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            parser.exit(0, f"agentrun {version('agentrun')}\n")
+        except PackageNotFoundError:
+            parser.exit(0, "agentrun (from a checkout that is not installed)\n")
+
+
+def parse(argv: Sequence[str] | None = None) -> Options:
+    """Parse the arguments; by default those of the process.
+
+    Raises:
+        SystemExit: For ``--help`` and ``--version`` (0) and wrong arguments (2, with a line on stderr).
+    """
+    values = _parser().parse_args(argv)
+    return Options(
+        command=values.command,
+        prompt=getattr(values, "prompt", None),
+        model=values.model,
+        default_model=os.environ.get(_MODEL_VARIABLE) or _FALLBACK_MODEL,
+        agent=values.agent,
+        backend=values.backend,
+        history=values.history,
+        json=getattr(values, "json", False),
+        verbose=values.verbose,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="agentrun", description="Run LLM agents that can be stopped, steered and trusted.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    run = commands.add_parser(
+        "run",
+        help="run an agent once, for scripts and pipes",
+        description="Run an agent once. Its answer goes to stdout as it streams, everything else to stderr. Ctrl-C "
+        "interrupts the run and exits with 130 once everything is torn down; a second one stops waiting for the "
+        "output, a third one kills.",
+        epilog="Exit codes: 0 completed, 1 failed, 2 wrong usage, 130 interrupted by Ctrl-C.",
+    )
+    run.add_argument("prompt", nargs="?", help="what to ask; '-', or nothing and a pipe, reads it from stdin")
+    run.add_argument("--json", action="store_true", help="print one event a line, as JSON, the last one RunEnded")
+    _add_common(run)
+
+    chat = commands.add_parser(
+        "chat",
+        help="a conversation that can be steered while the answer streams",
+        description="A conversation. What is typed while the agent works is put into the run: a plain line joins the "
+        "next model call, '/now ...' cuts in, '/later ...' waits until the agent would be done. One Ctrl-C interrupts "
+        "the run and keeps the conversation, a second one leaves. '/help' shows the commands.",
+    )
+    _add_common(chat)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help=f"the model, such as openai:gpt-5.1-mini; without it the agent's own, then ${_MODEL_VARIABLE}, then "
+        f"'{_FALLBACK_MODEL}'",
+    )
+    parser.add_argument(
+        "--agent", metavar="MODULE:NAME", help="the agent, from a module that Python finds or that is in this directory"
+    )
+    parser.add_argument(
+        "--backend", choices=cast("tuple[str, ...]", ("asyncio", "trio")), default="asyncio", help="the event loop"
+    )
+    parser.add_argument(
+        "--history",
+        metavar="FILE",
+        type=Path,
+        help="keep the conversation in this file (JSON): read at the start, written after each run",
+    )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="say what was used, and show the tracebacks of errors"
+    )

@@ -1,0 +1,85 @@
+"""``agentrun chat``: the terminal, the signals and the conversation, brought together."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import ExitStack
+from signal import Signals
+from typing import Final
+
+import anyio
+from anyio.abc import TaskStatus
+
+from agentrun.cli.arguments import Options
+from agentrun.cli.conversation import Conversation
+from agentrun.cli.loading import prepare
+from agentrun.cli.rendering import describe_start
+from agentrun.cli.signals import Presses, received
+from agentrun.cli.terminal import Terminal
+from agentrun.cli.views import PlainView, TerminalView
+
+__all__ = ["chat_command"]
+
+# A terminal that does not take the last lines (a connection that hangs) must not keep the program.
+_CLOSE_SECONDS: Final = 2.0
+
+
+async def chat_command(options: Options) -> int:
+    """Run the command and return its exit code. A checkpoint.
+
+    Raises:
+        UserError: Something that was asked for cannot be had.
+    """
+    setup = prepare(options, on_approval="wait")
+    with ExitStack() as stack:
+        view: PlainView | TerminalView
+        restore = _nothing
+        if Terminal.usable():
+            terminal = stack.enter_context(Terminal())
+            restore = terminal.restore
+            view = TerminalView(terminal)
+            stack.enter_context(view.prints.installed())
+            view.line(describe_start(setup.agent, setup.config, setup.history))
+        else:
+            view = PlainView()
+        presses = Presses(before_death=restore)
+        conversation = Conversation(setup, view, presses, verbose=options.verbose)
+        async with anyio.create_task_group() as task_group:
+            await task_group.start(_watch_signals, conversation, view, presses)
+            task_group.start_soon(view.paint, conversation.output_lost)
+            task_group.start_soon(view.read, conversation)
+            if isinstance(view, TerminalView):
+                task_group.start_soon(view.show_status, conversation)
+            await conversation.main()
+            task_group.cancel_scope.cancel()
+        with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
+            await view.close()
+    return conversation.exit_code
+
+
+def _nothing() -> None:
+    pass
+
+
+async def _watch_signals(
+    conversation: Conversation,
+    view: PlainView | TerminalView,
+    presses: Presses,
+    *,
+    task_status: TaskStatus[None],
+) -> None:
+    terminal_signals: tuple[Signals, ...] = ()
+    if isinstance(view, TerminalView):
+        terminal_signals = (signal.SIGWINCH, signal.SIGTSTP)
+    with received(presses, *terminal_signals) as signals:
+        task_status.started()
+        async for number in signals:
+            if number == signal.SIGINT:
+                conversation.ctrl_c()
+            elif number in (signal.SIGTERM, signal.SIGHUP):
+                conversation.terminate(number)
+            elif isinstance(view, TerminalView):
+                if number == signal.SIGWINCH:
+                    view.resized()
+                else:
+                    view.suspend()

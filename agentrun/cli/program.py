@@ -1,0 +1,70 @@
+"""The program around the commands: arguments in, exit code out, every error in one clear line."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Sequence
+
+import anyio
+
+from agentrun.cli.arguments import Options, parse
+from agentrun.errors import UserError
+
+__all__ = ["complain", "main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """See `agentrun.cli.main`."""
+    options: Options | None = None
+    try:
+        options = parse(argv)
+        return _run(options)
+    except UserError as exc:
+        complain(str(exc), exc if options is not None and options.verbose else None)
+        return 2
+    except KeyboardInterrupt:
+        return 130  # before the commands have begun to listen for it, or after they have ended
+    finally:
+        _flush()
+
+
+def _run(options: Options) -> int:
+    if options.backend == "trio":
+        try:
+            import trio  # noqa: F401  # pyright: ignore[reportUnusedImport]
+        except ModuleNotFoundError as exc:
+            raise UserError("--backend trio needs trio: pip install trio (or agentrun's extra 'trio')") from exc
+    if options.command == "run":
+        from agentrun.cli.run_command import run_command as command
+    else:
+        from agentrun.cli.chat_command import chat_command as command
+    return anyio.run(functools.partial(command, options), backend=options.backend)
+
+
+def complain(message: str, exception: BaseException | None = None) -> None:
+    """Say on stderr what is wrong: in one line, and with the traceback of ``exception`` above it if there is one."""
+    if exception is not None:
+        import traceback
+
+        _write("".join(traceback.format_exception(exception)))
+    _write(f"agentrun: {' '.join(message.split())}\n")
+
+
+def _write(text: str) -> None:
+    # Not print(): a closed stderr must not turn one problem into two.
+    try:
+        os.write(2, text.encode(errors="replace"))
+    except OSError:
+        pass
+
+
+def _flush() -> None:
+    """Flush what user code printed now: at exit, a broken pipe would come with a message of the interpreter's own."""
+    if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison] - None when stdout is closed
+        try:
+            sys.stdout.flush()
+        except OSError:
+            with open(os.devnull, "wb") as devnull:  # noqa: PTH123 - a device, and only its descriptor is wanted
+                os.dup2(devnull.fileno(), 1)

@@ -1,0 +1,72 @@
+"""Signals: the first Ctrl-C is soft, the second hard, the third the system's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from signal import Signals
+from typing import Any, Final
+
+import anyio
+
+__all__ = ["ENDING_SIGNALS", "Presses", "received"]
+
+ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that end a command, in order."""
+
+_LAST: Final = 3
+
+
+class Presses:
+    """How often Ctrl-C was pressed in a row.
+
+    Counted in the signal handler and not in the event loop, so that the last resort works when the loop hangs, be it
+    because user code blocks it or because a cleanup never ends.
+    """
+
+    def __init__(self, before_death: Callable[[], None]) -> None:
+        self._before_death = before_death
+        self.count = 0
+
+    def reset(self) -> None:
+        """The user did something else: begin to count anew."""
+        self.count = 0
+
+    def add(self) -> None:
+        """One more; the third one ends the process as if nobody had ever handled the signal."""
+        self.count += 1
+        if self.count >= _LAST:
+            self._before_death()
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@contextmanager
+def received(presses: Presses, *more: Signals) -> Iterator[AsyncIterator[Signals]]:
+    """Receive the signals that end a command, and ``more``; the presses of Ctrl-C are counted in ``presses``.
+
+    For the main thread. Leaving gives the signals their earlier handlers back.
+    """
+    # A parent that started us with SIGINT or SIGHUP ignored (a shell's `&` in a script, nohup) meant it.
+    wanted = [number for number in (*ENDING_SIGNALS, *more) if signal.getsignal(number) is not signal.SIG_IGN]
+    with anyio.open_signal_receiver(*wanted) as signals:
+        if signal.SIGINT not in wanted:
+            yield signals
+            return
+        handler = signal.getsignal(signal.SIGINT)
+
+        def count(number: int, frame: Any) -> None:
+            presses.add()
+            if callable(handler):
+                handler(number, frame)
+
+        signal.signal(signal.SIGINT, count)
+        if sys.platform != "win32":
+            signal.siginterrupt(signal.SIGINT, False)
+        try:
+            yield signals
+        finally:
+            signal.signal(signal.SIGINT, handler)
