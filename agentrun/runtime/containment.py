@@ -13,10 +13,12 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
+
+from agentrun.runtime.suspension import Suspension, cancellable_trio_wait, comes_from_cancellation
 
 __all__ = ["Contained", "Outcome", "bounded", "call", "is_scoped_cancellation", "only_cancellations", "split_cancelled"]
 
@@ -91,9 +93,6 @@ class Outcome(Generic[_T]):
         self.grace_expired = grace_expired
 
 
-_NEVER: Final = math.inf
-
-
 class Contained(Generic[_T]):
     """One call of user code. Make it, then ``await contained.run(coroutine)`` once; ``cancel`` may come any time.
 
@@ -103,12 +102,13 @@ class Contained(Generic[_T]):
     """
 
     __slots__ = (
-        "_ambiguous",
         "_cancelled_class",
         "_coro",
         "_grace",
         "_grace_scope",
         "_on_delivered",
+        "_redelivering",
+        "_thrown",
         "delivered",
         "scope",
     )
@@ -128,7 +128,8 @@ class Contained(Generic[_T]):
         self._grace = grace
         self._grace_scope = anyio.CancelScope()
         self._on_delivered = on_delivered
-        self._ambiguous = False
+        self._thrown = False  # asyncio: a cancellation, whosever it was, has gone in
+        self._redelivering = False
 
     @property
     def grace_expired(self) -> bool:
@@ -185,7 +186,8 @@ class Contained(Generic[_T]):
             return Outcome("returned", value=value, swallowed=asked and self.delivered, grace_expired=expired)
         cancellation, error = split_cancelled(raised, self._cancelled_class)
         # The traceback holds frames, the frames hold this object: break the cycle, thousands of runs may follow.
-        if cancellation is None and not (asked and self.delivered):
+        told = self.delivered or comes_from_cancellation(raised, self._cancelled_class)
+        if cancellation is None and not (asked and told):
             return Outcome("raised", error=error, grace_expired=expired)
         if asked:
             return Outcome("cancelled", error=error, grace_expired=expired)
@@ -202,55 +204,85 @@ class Contained(Generic[_T]):
         return self
 
     def __next__(self) -> Any:
-        return self._step(None)
+        return self.send(None)
 
     def send(self, value: Any) -> Any:
         """Resume the coroutine. trio hands a cancellation in as a value: an ``outcome.Error``."""
-        if value is not None and isinstance(getattr(value, "error", None), self._cancelled_class):
+        if value is None:  # asyncio, which throws every cancellation: without one there is nothing to look for
+            request = self._coro.send(None)
+            return self._look(request) if self._thrown and not self.delivered else request
+        if isinstance(getattr(value, "error", None), self._cancelled_class):
             self._notice()
-        return self._step(value)
+        elif not self.delivered and self.scope.cancel_called:
+            # It is cancelled, but not at this await, which was over already or cannot be cancelled. Cancel it at its
+            # next one, where it can be told from the cancellation of a scope of its own; until then it sees nothing.
+            self._grace_scope.shield = self._is_due_alone()
+        request = self._coro.send(value)
+        return request if self.delivered else self._look(request)
 
     def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
         """Resume the coroutine with an exception. asyncio throws a cancellation in."""
         exc = typ if val is None else val
         if isinstance(exc, self._cancelled_class) or (isinstance(exc, type) and issubclass(exc, self._cancelled_class)):
+            self._thrown = True
             self._notice()
-        result = self._coro.throw(exc)
-        if self._ambiguous:
-            self._resolve()
-        return result
+        request = self._coro.throw(exc)
+        return request if self.delivered else self._look(request)
 
     def close(self) -> None:
         """Close the coroutine."""
         self._coro.close()
 
-    def _step(self, value: Any) -> Any:
-        result = self._coro.send(value)
-        if self._ambiguous:
-            self._resolve()
-        return result
+    def redeliver(self) -> None:
+        """The code was cut by a scope of the runtime's own, and awaits next in order to hear of our cancellation."""
+        self._redelivering = True
 
     def _notice(self) -> None:
-        """A cancellation is about to reach the code: raise the shield, if it is ours."""
-        if self.delivered or not self.scope.cancel_called:
-            return  # a timeout of the code's own, or one that came from elsewhere
+        """A cancellation is about to reach the code."""
+        self._redelivering = False
+        if not self.delivered and self._is_due_alone():
+            self._deliver()
+
+    def _look(self, request: Any) -> Any:
+        """The code awaits again, and as far as we saw it has not been told. Returns what it asks of the event loop.
+
+        It knows nevertheless if a nursery of trio's has raised the cancellations of its children, or if ours came
+        together with that of a scope of the code's own which has been left by now. Then it is in its cleanup, and the
+        shield must be up. If it does not know, the shield must be down: the event loop tells it at this very await.
+        """
+        if not self.scope.cancel_called:
+            return request
+        suspension = Suspension(self._coro)
+        tells = not self._redelivering and suspension.handles(self._cancelled_class)
+        if tells and (self._grace_scope.shield or not suspension.asks_for_cancellation) and self._is_due_alone():
+            self._deliver()
+            return request
+        self._grace_scope.shield = False
+        if suspension.at_trio_checkpoint and anyio.current_effective_deadline() == -math.inf:
+            # trio's `checkpoint` delivers in a scope of its own, later: deliver now, and know that it is ours.
+            return cancellable_trio_wait()
+        return request
+
+    def _is_due_alone(self) -> bool:
+        """Whether our cancellation is in force where the code is, and that of no scope of the code's own.
+
+        What runs in a cancelled scope of the code's own is cut by that one, as it would be without us. And the scope
+        must see that ours is cancelled: else it would take the cancellation for its own, and the code would go on.
+        """
+        shield = self._grace_scope
+        before, shield.shield = shield.shield, False
+        due = self.scope.cancel_called and anyio.current_effective_deadline() == -math.inf
+        if due:
+            shield.shield = True
+            due = anyio.current_effective_deadline() != -math.inf
+        shield.shield = before
+        return due
+
+    def _deliver(self) -> None:
         self.delivered = True
-        self._grace_scope.shield = True
-        if anyio.current_effective_deadline() == -math.inf:
-            # A scope of the code's own is cancelled too, and may claim this cancellation for itself. Look again
-            # when it has been left.
-            self._ambiguous = True
-        self._grace_scope.deadline = anyio.current_time() + self._grace
+        self.protect()
         if self._on_delivered is not None:
             self._on_delivered()
-
-    def _resolve(self) -> None:
-        """The code goes on awaiting after a cancellation that may have been its own: deliver ours if it was."""
-        if anyio.current_effective_deadline() != -math.inf:
-            self._ambiguous = False
-            self.delivered = False
-            self._grace_scope.deadline = _NEVER
-            self._grace_scope.shield = False
 
 
 def _native_cancellations() -> int:

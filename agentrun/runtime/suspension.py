@@ -1,0 +1,102 @@
+"""What suspended code is doing: is it on its way out because of a cancellation, or at a mere checkpoint?
+
+A relay sees a cancellation go in, but not every one of them goes in where it can be seen, and on trio not every await
+can take one. So the suspended coroutine itself is asked, which costs microseconds and happens only between the request
+to cancel and its delivery.
+
+What else was considered: the event loop's own state (each backend has another, and none is public), and taking every
+resumption after a cancellation for the way out (code whose await had just been done would then never hear of it).
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import Any, Final, cast
+
+__all__ = ["Suspension", "cancellable_trio_wait", "comes_from_cancellation"]
+
+_FRAMED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
+
+
+class Suspension:
+    """A look at a suspended coroutine: itself, what it awaits, what that awaits, as far as Python code goes."""
+
+    __slots__ = ("_links",)
+
+    def __init__(self, suspended: Any) -> None:
+        self._links: list[Any] = []
+        link: Any = suspended
+        while link is not None:
+            if isinstance(link, _FRAMED):
+                self._links.append(link)
+                link = _awaited(link)
+            else:
+                # The step of an asynchronous generator, or a coroutine's `__await__`: an object around one of these.
+                inner: list[Any] = [held for held in gc.get_referents(link) if isinstance(held, _FRAMED)]
+                link = inner[0] if inner else None
+
+    def handles(self, cancelled_class: type[BaseException]) -> bool:
+        """Whether it is in a ``finally``, ``except`` or ``__aexit__`` that a cancellation has led to.
+
+        Where the interpreter does not tell what a coroutine refers to, this is false.
+        """
+        return any(
+            isinstance(held, BaseException) and _is_one(held, cancelled_class)
+            for link in self._links
+            for held in cast("list[object]", gc.get_referents(link))
+        )
+
+    @property
+    def asks_for_cancellation(self) -> bool:
+        """Whether it is in a ``checkpoint_if_cancelled`` that has seen a cancellation and relies on getting it."""
+        return any(_name(link) == "checkpoint_if_cancelled" for link in self._links)
+
+    @property
+    def at_trio_checkpoint(self) -> bool:
+        """Whether it is in the first half of trio's ``checkpoint``, the one that cannot be cancelled."""
+        names = [_name(link) for link in self._links[-3:]]
+        return names[:2] == ["checkpoint", "cancel_shielded_checkpoint"] and "trio" in sys.modules
+
+
+def cancellable_trio_wait() -> Any:
+    """What a task yields to trio in order to wait until it is cancelled."""
+    lowlevel: Any = sys.modules["trio"].lowlevel
+
+    def abort(_: object) -> Any:
+        return lowlevel.Abort.SUCCEEDED
+
+    waiting = lowlevel.wait_task_rescheduled(abort)
+    request = waiting.send(None)
+    waiting.close()
+    return request
+
+
+def comes_from_cancellation(exc: BaseException, cancelled_class: type[BaseException]) -> bool:
+    """Whether ``exc`` was raised while a cancellation was being handled."""
+    seen: set[int] = set()
+    link = exc.__context__
+    while link is not None and id(link) not in seen:
+        if _is_one(link, cancelled_class):
+            return True
+        seen.add(id(link))
+        link = link.__context__
+    return False
+
+
+def _is_one(exc: BaseException, cancelled_class: type[BaseException]) -> bool:
+    if isinstance(exc, BaseExceptionGroup):
+        return cast("BaseExceptionGroup[BaseException]", exc).subgroup(cancelled_class) is not None
+    return isinstance(exc, cancelled_class)
+
+
+def _awaited(link: Any) -> Any:
+    for name in ("cr_await", "ag_await", "gi_yieldfrom"):
+        if (awaited := getattr(link, name, None)) is not None:
+            return awaited
+    return None
+
+
+def _name(link: Any) -> str:
+    return str(link.__name__)
