@@ -54,11 +54,17 @@ class ResponseBuilder:
             )
 
     def finished(self) -> list[AssistantMessage | Reasoning | ToolCall]:
-        """The items of a response whose stream came to its end."""
+        """The items of a response whose stream came to its end.
+
+        Providers take neither empty messages nor reasoning that led to nothing, so these are left out.
+        """
         items = list(self._items)
-        if self._text:
+        if text := self.partial_text:
             status: MessageStatus = "incomplete" if self.finish_reason in ("length", "content_filter") else "completed"
-            items.insert(self._text_position, AssistantMessage(self.partial_text, status))
+            items.insert(self._text_position, AssistantMessage(text, status))
+        items = [item for item in items if not (isinstance(item, AssistantMessage) and _is_empty(item))]
+        while items and isinstance(items[-1], Reasoning):
+            items.pop()
         return items
 
     def cut(self) -> list[AssistantMessage | Reasoning | ToolCall]:
@@ -75,3 +81,8 @@ class ResponseBuilder:
         if text := self.partial_text:
             items.append(AssistantMessage(text, "incomplete"))
         return items
+
+
+def _is_empty(message: AssistantMessage) -> bool:
+    # One that the provider has numbered is not: the reasoning before it cannot be sent back without it.
+    return not (message.text or message.refusal or message.provider_data)

@@ -26,7 +26,7 @@ async def checkpoints(count: int) -> None:
 async def watch(live: ActiveRun[Any], into: list[Event]) -> None:
     """Collect all events of a run."""
     async for event in live.events():
-        into.append(event)
+        into.append(event)  # noqa: PERF401 - what was seen before a cancellation counts
 
 
 async def collect(live: ActiveRun[Any]) -> list[Event]:
@@ -42,7 +42,7 @@ def structural(seen: Sequence[Event]) -> list[Event]:
 
 
 def check_events(seen: Sequence[Event]) -> None:
-    """Each start has one end, and the terminal event is there, once, last. The events of one run, seen from its start."""
+    """Each start has one end, and the terminal event is there, once, last. ``seen`` is all of one run's events."""
     own = [event for event in seen if not event.path]
     assert isinstance(own[0], events.RunStarted)
     assert [index for index, event in enumerate(own) if isinstance(event, events.RunEnded)] == [len(own) - 1]
@@ -68,7 +68,9 @@ def check_events(seen: Sequence[Event]) -> None:
     assert set(ended.values()) <= {1}
 
 
-def check_ended(live: ActiveRun[Any], model: ScriptedModel | None = None, seen: Sequence[Event] | None = None) -> RunResult[Any]:
+def check_ended(
+    live: ActiveRun[Any], model: ScriptedModel | None = None, seen: Sequence[Event] | None = None
+) -> RunResult[Any]:
     """What holds after every ending."""
     result = live.result
     assert result is not None

@@ -333,7 +333,7 @@ class _Closing:
     async def __aenter__(self) -> Any:
         return await self._inner.__aenter__()
 
-    async def __aexit__(self, *exc: Any) -> Any:
+    async def __aexit__(self, *exc: object) -> Any:
         try:
             return await self._inner.__aexit__(*exc)
         finally:
@@ -430,7 +430,7 @@ async def test_a_model_stream_that_swallows_its_cancellation_is_cut_all_the_same
         async def __aenter__(self) -> Any:
             return self._play()
 
-        async def __aexit__(self, *exc: Any) -> None:
+        async def __aexit__(self, *exc: object) -> None:
             return None
 
         async def _play(self) -> Any:
