@@ -20,6 +20,7 @@ from agentrun.models.http_cancel import ConnectGuard, plain_body, shut
 from agentrun.models.http_clients import limiter_for, shared_client
 from agentrun.models.http_errors import error_from_exception, error_from_response
 from agentrun.models.sse import SSEDecoder
+from agentrun.models.timed_wait import TimedWait
 
 if TYPE_CHECKING:
     from agentrun.models.http import HttpModel
@@ -214,21 +215,14 @@ class ModelStream:
     async def _read(self) -> None:
         model, decoder = self._model, self._decoder
         assert decoder is not None
-        if self._started:
-            timeout = model._chunk_timeout
-            deadline = float("inf") if timeout is None else anyio.current_time() + timeout
-        else:
-            deadline = self._first_deadline
         chunk: bytes | None = None
-        with anyio.CancelScope(deadline=deadline) as scope:
-            try:
-                chunk = await anext(self._chunks)
-            except StopAsyncIteration:
-                pass
-            except Exception as exc:
-                raise self._translated(exc) from exc
-        if scope.cancelled_caught:
-            raise self._stalled()
+        reading: TimedWait[bytes] = TimedWait(anext(self._chunks), self._deadline)
+        try:
+            chunk = await reading
+        except StopAsyncIteration:
+            pass
+        except Exception as exc:
+            raise self._stalled() if reading.expired else self._translated(exc) from exc
         try:
             self._decode(decoder, chunk)
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
@@ -236,6 +230,13 @@ class ModelStream:
                 f"{model._host} sent an event of an unexpected shape: {type(exc).__name__}: {exc}",
                 request_id=self._request_id,
             ) from exc
+
+    def _deadline(self) -> float:
+        """Until when the next piece must have come."""
+        if not self._started:
+            return self._first_deadline
+        timeout = self._model._chunk_timeout
+        return float("inf") if timeout is None else anyio.current_time() + timeout
 
     def _decode(self, decoder: Decoder, chunk: bytes | None) -> None:
         if chunk is None:
