@@ -42,7 +42,9 @@ def split_cancelled(
     """
     if isinstance(exc, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", exc)
-        return group.split(cancelled_class)
+        cancelled, other = group.split(cancelled_class)
+        # A split makes a copy even when there is nothing to take out, of another class perhaps; errors stay themselves.
+        return (None, exc) if cancelled is None else (cancelled, other)
     return (exc, None) if isinstance(exc, cancelled_class) else (None, exc)
 
 
