@@ -160,6 +160,8 @@ async def _save_session(run: Run) -> None:
 
 async def _start_hooks(run: Run) -> None:
     for hooks in run.hooks:
+        if run.machine.ending:
+            return  # those that are not told of the start are not told of the end
         run.started_hooks.append(hooks)
         started = call(hooks.on_run_start, run.context(NoCallServices(run)))
         outcome = await run.step("hook", "on_run_start", started)
