@@ -33,7 +33,7 @@ def event_to_dict(event: Event) -> dict[str, Any]:
         elif f.name == "items":
             result["items"] = dump_items(value)
         elif f.name != "path" or value:
-            result[f.name] = to_jsonable_python(value, fallback=repr, inf_nan_mode="strings")
+            result[f.name] = to_jsonable_python(value, fallback=repr)
     return result
 
 

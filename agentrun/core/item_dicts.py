@@ -92,7 +92,7 @@ def _assistant_items(value: Mapping[str, Any], where: str) -> list[Item]:
     calls: Any = value.get("tool_calls") or ()
     if not isinstance(calls, (list, tuple)):
         raise UserError(f"{where}: tool_calls must be a list, not {type(calls).__name__}")
-    for call in cast("Sequence[object]", calls):
+    for call in cast("Sequence[Any]", cast("object", calls)):
         match call:
             case {"id": str(call_id), "function": {"name": str(name)} as function}:
                 items.append(ToolCall(call_id, name, _arguments(cast("Mapping[str, Any]", function).get("arguments"))))

@@ -36,9 +36,10 @@ class ResponseBuilder:
             ModelBehaviorError: The object is not a model event.
         """
         if type(event) is TextDelta:
-            if not self._text:
-                self._text_position = len(self._items)
-            self._text.append(event.text)
+            if event.text:
+                if not self._text:
+                    self._text_position = len(self._items)
+                self._text.append(event.text)
         elif isinstance(event, AssistantMessage):
             self._text.clear()
             self._items.append(event)

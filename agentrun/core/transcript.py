@@ -142,7 +142,7 @@ class Transcript:
         """The items added since the transcript was made."""
         return self.since(self._start)
 
-    def append_input(self, items: Iterable[UserMessage | SystemMessage | Item]) -> None:
+    def append_input(self, items: Iterable[Item]) -> None:
         """Add input: messages, or a whole piece of history with its calls answered.
 
         Raises:

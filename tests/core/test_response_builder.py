@@ -1,0 +1,133 @@
+"""A response built of what a model streams: whole, or cut anywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentrun.core.errors import ModelBehaviorError
+from agentrun.core.events import ReasoningDelta, TextDelta, ToolCallDelta, TurnStarted
+from agentrun.core.items import AssistantMessage, Reasoning, ToolCall, UserMessage
+from agentrun.core.model import ModelEvent, ResponseEnded
+from agentrun.core.response import ResponseBuilder
+from agentrun.core.usage import Usage
+
+CALL = ToolCall("c", "f")
+REASONING = Reasoning("r", {"id": "rs"})
+PARTIAL = AssistantMessage("x", "incomplete")
+MESSAGE = AssistantMessage("ab", provider_data={"id": "msg"})
+
+
+def build(*events: ModelEvent) -> ResponseBuilder:
+    builder = ResponseBuilder()
+    for event in events:
+        builder.feed(event)
+    return builder
+
+
+@pytest.mark.parametrize(
+    ("events", "whole", "cut"),
+    [
+        ([], [], []),
+        ([TextDelta("a"), TextDelta("b")], [AssistantMessage("ab")], [AssistantMessage("ab", "incomplete")]),
+        ([TextDelta("")], [], []),
+        ([TextDelta(""), CALL, TextDelta("a")], [CALL, AssistantMessage("a")], [AssistantMessage("a", "incomplete")]),
+        ([TextDelta("a"), TextDelta("b"), MESSAGE], [MESSAGE], [AssistantMessage("ab")]),
+        (
+            [MESSAGE, TextDelta("c")],
+            [MESSAGE, AssistantMessage("c")],
+            [AssistantMessage("ab"), AssistantMessage("c", "incomplete")],
+        ),
+        ([TextDelta("a"), CALL], [AssistantMessage("a"), CALL], [AssistantMessage("a", "incomplete")]),
+        ([CALL, TextDelta("a")], [CALL, AssistantMessage("a")], [AssistantMessage("a", "incomplete")]),
+        (
+            [REASONING, TextDelta("a"), CALL, TextDelta("b")],
+            [REASONING, AssistantMessage("ab"), CALL],
+            [AssistantMessage("ab", "incomplete")],
+        ),
+        ([REASONING, CALL], [REASONING, CALL], []),
+        ([ReasoningDelta("r"), ToolCallDelta("c", "f", "{")], [], []),
+        ([AssistantMessage("")], [], []),
+        ([AssistantMessage("", provider_data={"id": "m"})], [AssistantMessage("", provider_data={"id": "m"})], []),
+        ([REASONING], [], []),
+        ([MESSAGE, REASONING], [MESSAGE], [AssistantMessage("ab")]),
+        ([REASONING, AssistantMessage("")], [], []),
+        (
+            [AssistantMessage("", refusal="No.", provider_data={"id": "m"})],
+            [AssistantMessage("", refusal="No.", provider_data={"id": "m"})],
+            [AssistantMessage("", refusal="No.")],
+        ),
+        (
+            [AssistantMessage("x", "incomplete")],
+            [AssistantMessage("x", "incomplete")],
+            [AssistantMessage("x", "incomplete")],
+        ),
+    ],
+)
+def test_what_is_kept_of_a_response(events: list[Any], whole: list[Any], cut: list[Any]) -> None:
+    assert build(*events).finished() == whole
+    assert build(*events).cut() == cut
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [("length", "incomplete"), ("content_filter", "incomplete"), ("stop", "completed"), (None, "completed")],
+)
+def test_text_that_ran_into_a_limit_is_incomplete(reason: Any, status: Any) -> None:
+    builder = build(TextDelta("a"), ResponseEnded(Usage(1, 2), reason, "resp_1"))
+    assert builder.finished() == [AssistantMessage("a", status)]
+    assert builder.usage == Usage(1, 2)
+    assert builder.finish_reason == reason
+
+
+@pytest.mark.parametrize("event", [UserMessage("u"), TurnStarted(1, "a"), "text", None])
+def test_what_is_no_model_event_is_refused_by_name(event: Any) -> None:
+    with pytest.raises(ModelBehaviorError, match=r"which is not a model event; yield TextDelta, ReasoningDelta,"):
+        build(event)
+
+
+_texts = st.text(max_size=3)
+_events: st.SearchStrategy[Any] = st.one_of(
+    st.builds(TextDelta, _texts),
+    st.builds(ReasoningDelta, _texts),
+    st.builds(ToolCallDelta, _texts, _texts, _texts),
+    st.builds(AssistantMessage, _texts, st.just("completed"), st.none() | _texts, st.none() | st.just({"id": "m"})),
+    st.builds(Reasoning, _texts, st.none() | st.just({"id": "r"})),
+    st.builds(ToolCall, _texts, _texts),
+    st.builds(ResponseEnded, st.none() | st.just(Usage(1)), st.sampled_from((None, "stop", "length"))),
+)
+
+
+@given(st.lists(_events, max_size=10))
+def test_law_4_whatever_is_streamed_and_wherever_it_is_cut_what_is_said_is_kept_in_order(events: list[Any]) -> None:
+    for position in range(len(events) + 1):
+        fed = events[:position]
+        builder = build(*fed)
+        said: list[str] = []  # what the messages summed up, and what came after them
+        open_text = ""
+        for event in fed:
+            if isinstance(event, TextDelta):
+                open_text += event.text
+            elif isinstance(event, AssistantMessage):
+                said.append(event.text)
+                open_text = ""
+        whole, cut = builder.finished(), builder.cut()
+        items = [event for event in fed if isinstance(event, (AssistantMessage, Reasoning, ToolCall))]
+        # Whole: every finished item that says something as it came, and the open text as one more message.
+        texts = [item.text for item in whole if isinstance(item, AssistantMessage) and item.text]
+        assert sorted(texts) == sorted(text for text in (*said, open_text) if text)
+        rest = [item for item in whole if any(item is fed_item for fed_item in items)]
+        assert rest == [item for item in items if any(item is kept for kept in whole)]
+        assert len(whole) == len(rest) + bool(open_text)
+        assert [item for item in whole if isinstance(item, ToolCall)] == [i for i in items if isinstance(i, ToolCall)]
+        assert not whole or not isinstance(whole[-1], Reasoning)
+        # Cut: messages only, in order, nothing that a provider would refuse, and only the open text is incomplete.
+        assert all(isinstance(item, AssistantMessage) and item.provider_data is None for item in cut)
+        assert "".join(item.text for item in cut if isinstance(item, AssistantMessage)) == "".join(said) + open_text
+        assert all(isinstance(item, AssistantMessage) and (item.text or item.refusal) for item in cut)
+        if open_text:
+            assert cut[-1] == AssistantMessage(open_text, "incomplete")
+        assert builder.finished() == whole  # asking changes nothing
