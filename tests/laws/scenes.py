@@ -162,7 +162,7 @@ class SlowHooks(RunHooks):
         """Each start has its end."""
         started = sorted(name.removesuffix(" start") for name in self.told if name.endswith(" start"))
         ended = sorted(name.removesuffix(" end") for name in self.told if name.endswith(" end"))
-        assert started == ended
+        assert started == ended, self.told
         if self.told:
             assert self.told[0] == "run start"
             assert self.told[-1] == "run end"
@@ -398,3 +398,54 @@ def history_of(scene: Scene) -> tuple[Item, ...]:
     assert scene.live is not None
     assert scene.live.result is not None
     return scene.live.result.history
+
+
+async def stop_deadline(scene: Scene, point: int, kind: Literal["move_on_after", "fail_after", "trio", "asyncio"]) -> bool:
+    """Let a timeout around the run, of any make, expire after ``point`` steps. Returns whether the run was stopped."""
+    finished = False
+    expire: list[Callable[[], None]] = []
+
+    async def clock() -> None:
+        await checkpoints(point)
+        expire[0]()
+
+    async def body() -> None:
+        nonlocal finished
+        async with scene.open() as live:
+            await live.wait()
+        finished = True
+
+    async with anyio.create_task_group() as tasks:
+        if kind == "asyncio":
+            loop = asyncio.get_running_loop()
+            try:
+                async with asyncio.timeout(60) as native:
+                    expire.append(lambda: native.reschedule(loop.time()) if not native.expired() else None)
+                    tasks.start_soon(clock)
+                    await body()
+            except TimeoutError:
+                assert not finished
+        else:
+            expired = _move_on(kind, tasks, clock, expire)
+            try:
+                with expired:
+                    await body()
+            except TimeoutError:
+                assert not finished
+                assert kind == "fail_after"
+        tasks.cancel_scope.cancel()
+    return not finished
+
+
+@contextlib.contextmanager
+def _move_on(kind: str, tasks: Any, clock: Any, expire: list[Callable[[], None]]) -> Iterator[None]:
+    if kind == "trio":
+        import trio
+
+        make: Any = trio.move_on_after
+    else:
+        make = anyio.move_on_after if kind == "move_on_after" else anyio.fail_after
+    with make(60) as scope:
+        expire.append(lambda: setattr(scope, "deadline", anyio.current_time()))
+        tasks.start_soon(clock)
+        yield
