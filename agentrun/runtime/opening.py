@@ -297,6 +297,7 @@ class _Opening:
         if parent is not None:
             parent.nested.remove(run)
             parent.run.machine.usage.add(run.machine.usage)
+        run.release()
         return self._leave(exc, interruption)
 
     def _tell_why(self, exc: BaseException | None) -> None:
