@@ -11,7 +11,9 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The program ``agentrun``.
+    """The program ``agentrun``. For the main thread, since it receives signals.
+
+    When a run had to leave a thread behind, it does not return: the process ends at once, without waiting for it.
 
     Args:
         argv: The arguments, without the program's name; by default those of the process.

@@ -1,4 +1,4 @@
-"""What can be said on the command line."""
+"""What can be said on the command line, and what a command says when it has ended."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn, cast
+from typing import Any, Final, Literal, NamedTuple, NoReturn, cast
 
-__all__ = ["Options", "parse"]
+__all__ = ["Ending", "Options", "parse"]
 
 _MODEL_VARIABLE: Final = "AGENTRUN_MODEL"
 _FALLBACK_MODEL: Final = "local"
@@ -40,6 +40,18 @@ class Options:
     history: Path | None
     json: bool
     verbose: bool
+
+
+class Ending(NamedTuple):
+    """How a command ended.
+
+    Attributes:
+        exit_code: Of the program.
+        threads_left: Whether a run had to leave a thread behind, which the interpreter would wait for.
+    """
+
+    exit_code: int
+    threads_left: bool
 
 
 class _Parser(argparse.ArgumentParser):

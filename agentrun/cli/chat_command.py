@@ -10,7 +10,7 @@ from typing import Final
 import anyio
 from anyio.abc import TaskStatus
 
-from agentrun.cli.arguments import Options
+from agentrun.cli.arguments import Ending, Options
 from agentrun.cli.conversation import Conversation
 from agentrun.cli.loading import prepare
 from agentrun.cli.rendering import describe_start
@@ -24,8 +24,8 @@ __all__ = ["chat_command"]
 _CLOSE_SECONDS: Final = 2.0
 
 
-async def chat_command(options: Options) -> int:
-    """Run the command and return its exit code. A checkpoint.
+async def chat_command(options: Options) -> Ending:
+    """Run the command and return how it ended. A checkpoint.
 
     Raises:
         UserError: Something that was asked for cannot be had.
@@ -54,7 +54,7 @@ async def chat_command(options: Options) -> int:
             task_group.cancel_scope.cancel()
         with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
             await view.close()
-    return conversation.exit_code
+    return Ending(conversation.exit_code, conversation.threads_left)
 
 
 def _nothing() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias, cast
+from typing import Final, Literal, TypeAlias
 
 __all__ = ["HELP", "Command", "Say", "read_line"]
 
 _CommandName: TypeAlias = Literal["approve", "help", "quit", "reject", "state", "stop"]
 
-_COMMANDS: Final = ("approve", "help", "quit", "reject", "state", "stop")
+_COMMANDS: Final[tuple[_CommandName, ...]] = ("approve", "help", "quit", "reject", "state", "stop")
 
 HELP: Final = """\
 While the agent works:
@@ -56,6 +56,7 @@ def read_line(line: str) -> Say | Command | str | None:
         if not rest:
             return f"/{word} needs a text: /{word} TEXT"
         return Say(rest, "now" if word == "now" else "idle")
-    if word in _COMMANDS:
-        return Command(cast("_CommandName", word), rest)
+    for name in _COMMANDS:
+        if word == name:
+            return Command(name, rest)
     return f"there is no command /{word}; /help shows them, and //{word} says '/{word}' to the agent"

@@ -41,10 +41,12 @@ class Conversation:
     Attributes:
         exit_code: Of the program: 0; 1 when the history could not be written; 128 and the number of the signal that
             ended the conversation.
+        threads_left: Whether a run had to leave a thread behind.
     """
 
     def __init__(self, setup: Setup, view: PlainView | TerminalView, presses: Presses, *, verbose: bool) -> None:
         self.exit_code = 0
+        self.threads_left = False
         self._setup = setup
         self._root = setup.agent
         self._agent = setup.agent
@@ -134,6 +136,7 @@ class Conversation:
     def _leave(self, code: int, reason: str) -> None:
         if not self._leaving:
             self._leaving = True
+            self._view.hurry()
             self.exit_code = code or self.exit_code
             self._news.set()
         if self._live is not None:
@@ -225,6 +228,7 @@ class Conversation:
         assert result is not None
         self._approvals.clear()
         self._history = list(result.history)
+        self.threads_left = self.threads_left or bool(result.teardown.abandoned_threads)
         self._agent = self._root.find(result.agent) or self._root
         self._tell(result)
         await self._store()

@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from agentrun.cli.arguments import Options
 from agentrun.cli.history import HistoryFile
@@ -82,7 +82,8 @@ def load_agent(spec: str) -> Agent[Any, Any]:
         raise UserError(f"--agent {spec}: importing {module_name} failed: {type(exc).__name__}: {exc}") from exc
     for part in name.split("."):
         if not hasattr(found, part):
-            agents = ", ".join(key for key, value in vars(found).items() if isinstance(value, Agent))
+            module = cast("dict[str, object]", vars(sys.modules[module_name]))
+            agents = ", ".join(key for key, value in module.items() if isinstance(value, Agent))
             hint = f"; it has these agents: {agents}" if agents else ""
             raise UserError(f"--agent {spec}: {module_name} has no {name!r}{hint}")
         found = getattr(found, part)

@@ -6,7 +6,7 @@ import io
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 __all__ = ["Prints"]
@@ -55,7 +55,7 @@ class Prints(io.TextIOBase):
         return "".join(pieces)
 
     @contextmanager
-    def installed(self) -> Iterator[None]:
+    def installed(self) -> Generator[None, None, None]:
         """Be ``sys.stdout`` and ``sys.stderr``."""
         before = sys.stdout, sys.stderr
         sys.stdout = sys.stderr = self

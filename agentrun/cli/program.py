@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import anyio
 
-from agentrun.cli.arguments import Options, parse
+from agentrun.cli.arguments import Ending, Options, parse
 from agentrun.errors import UserError
 
 __all__ = ["complain", "main"]
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options: Options | None = None
     try:
         options = parse(argv)
-        return _run(options)
+        ending = _run(options)
     except UserError as exc:
         complain(str(exc), exc if options is not None and options.verbose else None)
         return 2
@@ -28,9 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130  # before the commands have begun to listen for it, or after they have ended
     finally:
         _flush()
+    if ending.threads_left:
+        # The interpreter would wait for them, for ever perhaps. They were given their time, and named on stderr.
+        os._exit(ending.exit_code)
+    return ending.exit_code
 
 
-def _run(options: Options) -> int:
+def _run(options: Options) -> Ending:
     if options.backend == "trio":
         try:
             import trio  # noqa: F401  # pyright: ignore[reportUnusedImport]
@@ -62,9 +66,11 @@ def _write(text: str) -> None:
 
 def _flush() -> None:
     """Flush what user code printed now: at exit, a broken pipe would come with a message of the interpreter's own."""
-    if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison] - None when stdout is closed
+    for stream, fd in ((sys.stdout, 1), (sys.stderr, 2)):
+        if stream is None:  # pyright: ignore[reportUnnecessaryComparison] - when it is closed
+            continue
         try:
-            sys.stdout.flush()
+            stream.flush()
         except OSError:
             with open(os.devnull, "wb") as devnull:  # noqa: PTH123 - a device, and only its descriptor is wanted
-                os.dup2(devnull.fileno(), 1)
+                os.dup2(devnull.fileno(), fd)

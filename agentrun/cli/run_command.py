@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskStatus
 
-from agentrun.cli.arguments import Options
+from agentrun.cli.arguments import Ending, Options
 from agentrun.cli.loading import Setup, prepare
 from agentrun.cli.program import complain
 from agentrun.cli.rendering import Note, describe, describe_ending, describe_error, describe_usage, paint
@@ -28,8 +28,8 @@ from agentrun.runtime.opening import open_run
 __all__ = ["run_command"]
 
 
-async def run_command(options: Options) -> int:
-    """Run the command and return its exit code. A checkpoint.
+async def run_command(options: Options) -> Ending:
+    """Run the command and return how it ended. A checkpoint.
 
     Raises:
         UserError: Something that was asked for cannot be had.
@@ -45,13 +45,14 @@ async def run_command(options: Options) -> int:
         task_group.cancel_scope.cancel()
     if command.problem is not None:
         raise command.problem
-    return command.exit_code
+    return Ending(command.exit_code, command.threads_left)
 
 
 class _Command:
     def __init__(self, options: Options, setup: Setup) -> None:
         self.scope: anyio.CancelScope
         self.exit_code = 0
+        self.threads_left = False
         self.problem: UserError | None = None
         self._options = options
         self._setup = setup
@@ -85,6 +86,7 @@ class _Command:
             self.problem = UserError("the prompt is empty")
             return
         result = await self._run(prompt)
+        self.threads_left = bool(result.teardown.abandoned_threads)
         await self._tell(result)
         await self._store(result)
 

@@ -37,16 +37,17 @@ class Screen:
     def __init__(self, columns: Callable[[], int], *, colors: bool = True) -> None:
         self.status = ""
         self.line = ""
-        self.cursor = 0
+        self.cursor: int = 0
         self.prompt = "> "
         self._columns = columns
         self._colors = colors
         self._pending: list[tuple[str, Style]] = []
         self._clear = False
         self._in_line = False  # the text, with what is pending, does not end with a newline
-        self._width = columns()
-        self._column = 0  # where the text ends
-        self._line_cells = 0  # how much there is in the terminal's last line of text, however it is wrapped
+        self._width: int = columns()
+        self._column: int = 0  # where the text ends
+        self._line_cells: int = 0  # how much there is in the terminal's last line of text, however it is wrapped
+        self._last = ""  # the last character of it, with its accents
         # The live area, as it was drawn last: rows between the text's last row and the cursor's.
         self._drawn: tuple[str, int] | None = None
 
@@ -71,6 +72,11 @@ class Screen:
     def clear(self) -> None:
         """Begin with an empty screen."""
         self._clear = True
+
+    def lost(self) -> None:
+        """Others have written to the terminal; the cursor is at the beginning of a line."""
+        self._drawn = None
+        self._column = self._line_cells = 0
 
     def render(self, *, live: bool = True) -> str:
         """What brings the terminal up to date.
@@ -98,24 +104,25 @@ class Screen:
             self._column = self._line_cells = 0
             self._width = width
             return _CLEAR
+        if width != self._width:
+            # Most terminals wrap anew what was there. What they did can only be guessed.
+            self._width = width
+            self._column = self._line_cells % width or (width if self._line_cells else 0)
         rows = 0
         if self._drawn is not None:
             status, before_cursor = self._drawn
             rows = before_cursor // width + (1 if self._column else 0)
             if status:
                 rows += max((cells(status) - 1) // width, 0) + 1
-        if width != self._width:
-            # Most terminals wrap anew what was there. What they did can only be guessed.
-            self._width = width
-            self._column = self._line_cells % width
-            if self._drawn is not None and self._line_cells and not self._column:
-                rows -= 1
-        out = f"\x1b[{rows}A" if rows > 0 else ""
-        out += "\r"
-        if self._column:
-            out += f"\x1b[{self._column}C"
-        self._drawn = None
-        return out + _ERASE_BELOW
+            self._drawn = None
+        out = f"\x1b[{rows}A\r" if rows else "\r"
+        # After the last column the cursor hangs there, and the next character wraps. No movement brings that back, but
+        # writing the last character again does.
+        hangs = self._column >= width
+        column = width - cells(self._last) if hangs else self._column
+        if column:
+            out += f"\x1b[{column}C"
+        return out + _ERASE_BELOW + (self._last if hangs else "")
 
     def _flow(self, text: str) -> str:
         """Follow where the terminal will put ``text``; returns it as it must be written."""
@@ -135,16 +142,13 @@ class Screen:
                 self._column = 0  # the terminal wraps
             self._column += size
             self._line_cells += size
+            self._last = char if size else self._last + char
             out.append(char)
         return "".join(out)
 
     def _live_area(self) -> str:
         out = ""
-        if self._column >= self._width:
-            # The cursor hangs in the last column, and no movement would bring it back there: go on below.
-            out += "\r\n"
-            self._column = self._line_cells = 0
-        elif self._column:
+        if self._column:
             out += "\r\n"
         status = shorten(self.status, self._width - 1)
         if status:

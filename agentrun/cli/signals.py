@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import contextmanager
 from signal import Signals
 from typing import Any, Final
@@ -45,7 +45,7 @@ class Presses:
 
 
 @contextmanager
-def received(presses: Presses, *more: Signals) -> Iterator[AsyncIterator[Signals]]:
+def received(presses: Presses, *more: Signals) -> Generator[AsyncIterator[Signals], None, None]:
     """Receive the signals that end a command, and ``more``; the presses of Ctrl-C are counted in ``presses``.
 
     For the main thread. Leaving gives the signals their earlier handlers back.

@@ -56,11 +56,12 @@ async def read_lines(fd: int, on_line: Callable[[str], None]) -> None:
 
 
 class Output:
-    """A descriptor to write to."""
+    """A descriptor to write to. What a cancelled write has not written is left to the next one."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._can_wait = True
+        self._rest = bytearray()
         self.is_terminal = os.isatty(fd)
 
     async def write(self, text: str) -> None:
@@ -69,13 +70,13 @@ class Output:
         Raises:
             OSError: It cannot be written; a `BrokenPipeError` when nobody reads any more.
         """
-        data = memoryview(text.encode(errors="replace"))
-        await anyio.lowlevel.checkpoint_if_cancelled()
-        while data:
+        self._rest += text.encode(errors="replace")
+        await anyio.lowlevel.checkpoint()
+        while self._rest:
             if self._can_wait:
                 try:
                     await anyio.wait_writable(self._fd)
                 except OSError:
                     self._can_wait = False  # a regular file
-            size = _WRITE_SIZE if self._can_wait else len(data)
-            data = data[os.write(self._fd, data[:size]) :]
+            size = _WRITE_SIZE if self._can_wait else len(self._rest)
+            del self._rest[: os.write(self._fd, self._rest[:size])]

@@ -78,6 +78,7 @@ class Terminal:
 
     def suspend(self) -> None:
         """Stop the process as Ctrl-Z does, with the terminal given back meanwhile; returns when it goes on."""
+        self._write(b"\r\n")
         self.restore()
         handler = signal.getsignal(signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)

@@ -50,6 +50,7 @@ class View:
         self._size = 0
         self._dirty = anyio.Event()
         self._done = anyio.Event()
+        self._in_haste = False
         self.error: OSError | None = None
 
     def text(self, text: str) -> None:
@@ -72,9 +73,14 @@ class View:
 
     async def room(self) -> None:
         """Wait while much has still to be written."""
-        while self._size > _MUCH and self.error is None:
+        while self._size > _MUCH and self.error is None and not self._in_haste:
             self._done = anyio.Event()
             await self._done.wait()
+
+    def hurry(self) -> None:
+        """From now on, nobody waits for what is to be written: the output may have stopped taking anything."""
+        self._in_haste = True
+        self._done.set()
 
     async def paint(self, on_error: Callable[[], None]) -> None:
         """Write, for ever; calls ``on_error`` when that is no longer possible."""
@@ -219,6 +225,7 @@ class TerminalView(View):
     def suspend(self) -> None:
         """Stop as Ctrl-Z does, and come back with the prompt as it was."""
         self.terminal.suspend()
+        self._screen.lost()
         self._changed()
 
     def _add(self, text: str, style: Style) -> None:
