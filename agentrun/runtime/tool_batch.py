@@ -64,6 +64,9 @@ class ToolBatch:
         finally:
             self._advance()
             run.tools = []
+            for tool in self.calls:
+                tool.release()
+            self.calls = []
 
     def _cancel_all(self, reason: str) -> None:
         for tool in self.calls:

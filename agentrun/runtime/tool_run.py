@@ -337,6 +337,10 @@ class ToolRun:
             self._contained = None
             self.batch.wake()
 
+    def release(self) -> None:
+        """The call has ended: let go of what refers back to it, so that it is freed without the garbage collector."""
+        self._ctx = self._thread = None
+
     # Cancellation hooks ----------------------------------------------------------------------------------------
 
     def _start_hook(self) -> None:
