@@ -104,9 +104,10 @@ class EventStream:
         finally:
             self._waiter = None
 
-    def _put(self, event: Event) -> None:
+    def _put(self, event: Event) -> bool:
+        """Take an event in. Returns whether the model stream has to wait for this watcher now."""
         if self._closed:
-            return
+            return False
         length = len(self._queue)
         if length >= self._buffer:
             # A tool's progress cannot be slowed down, since telling it is synchronous: beyond twice the buffer it is
@@ -114,13 +115,14 @@ class EventStream:
             kind = type(event)
             if (kind in _DELTAS and self.overflow == "drop") or (kind is ToolProgress and length >= 2 * self._buffer):
                 self._dropped += 1
-                return
+                return self.overflow == "wait"
         if self._dropped:
             self._queue.append(EventsDropped(self._dropped))
             self._dropped = 0
         self._queue.append(event)
         if self._waiter is not None:
             self._waiter.set()
+        return length + 1 >= self._buffer and self.overflow == "wait"
 
     def _end(self) -> None:
         self._ended = True
@@ -150,7 +152,7 @@ class EventStream:
 class EventHub:
     """What a run publishes to."""
 
-    __slots__ = ("_ended", "_parent", "_path", "_prelude", "_prelude_lost", "_room", "_streams", "waiting")
+    __slots__ = ("_ended", "_parent", "_path", "_prelude", "_prelude_lost", "_room", "_streams", "pressed", "waiting")
 
     def __init__(self, parent: EventHub | None = None, path: tuple[str, ...] = ()) -> None:
         """Args:
@@ -166,6 +168,10 @@ class EventHub:
         self._room: anyio.Event | None = None
         self._ended = False
         self.waiting = False
+        # Looking at every watcher for every delta would cost more than the delta itself. This is set when an event
+        # fills a buffer, and only `wait_for_watchers`, which looks closely, takes it back: it may be out of date, but
+        # never wrong about there being no need to wait.
+        self.pressed = False
 
     @property
     def lagging(self) -> bool:
@@ -217,10 +223,13 @@ class EventHub:
         else:
             for ref in self._streams:
                 stream = ref()
-                if stream is not None:
-                    stream._put(event)
-        if self._parent is not None:
-            self._parent.publish(with_path(event, self._path))
+                if stream is not None and stream._put(event):
+                    self.pressed = True
+        parent = self._parent
+        if parent is not None:
+            parent.publish(with_path(event, self._path))
+            if parent.pressed:
+                self.pressed = True
 
     def end(self, event: Event) -> None:
         """Publish the terminal event and end all streams."""
@@ -249,6 +258,7 @@ class EventHub:
         self.waiting = True
         try:
             while hub is not None:
+                hub.pressed = False
                 while hub.lagging_here:
                     if hub._room is None or hub._room.is_set():
                         hub._room = anyio.Event()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -115,7 +115,8 @@ def _end(run: Run, turn: int, builder: ResponseBuilder, ending: str, error: Base
 async def _stream(run: Run, model: Model, request: ModelRequest, builder: ResponseBuilder) -> None:
     """Read the model's stream to its end. Runs contained, and is cancelled there."""
     hub = run.hub
-    feed, publish = builder.feed, hub.publish
+    feed: Callable[[Any], None] = builder.feed
+    publish: Callable[[Any], None] = hub.publish
     if run.config.input_filter is not None:
         filtered: Any = run.config.input_filter(request)
         request = cast("ModelRequest", await filtered if isinstance(filtered, Awaitable) else filtered)
@@ -134,9 +135,9 @@ async def _stream(run: Run, model: Model, request: ModelRequest, builder: Respon
         async for event in events:
             feed(event)
             if type(event) in _DELTAS:
-                publish(cast("TextDelta", event))
+                publish(event)
                 count += 1
-                if count >= _DELTAS_PER_CHECKPOINT or hub.lagging:
+                if count >= _DELTAS_PER_CHECKPOINT or hub.pressed:
                     count = 0
                     await hub.wait_for_watchers()
 
