@@ -42,7 +42,7 @@ async def drive(run: Run, first_input: tuple[Item, ...]) -> None:
             await _wind_up(run)
         except BaseException as exc:  # noqa: BLE001 - as above; the ending is told whatever happens
             if not only_cancellations(exc):
-                run.errors.append(exc)
+                run.fail(exc)
         # Synchronous from here on, so that nothing can come between the ending and its being told.
         _tell_ending(run)
 

@@ -8,6 +8,7 @@ three or ten cancellations, native or scoped, hit a host that does nothing but w
 from __future__ import annotations
 
 import sys
+import math
 import uuid
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -29,7 +30,7 @@ from agentrun.core.snapshot import RunSnapshot
 from agentrun.core.transcript import Transcript, check_history
 from agentrun.core.turns import TurnMachine
 from agentrun.runtime.agent import Agent
-from agentrun.runtime.containment import is_scoped_cancellation, only_cancellations
+from agentrun.runtime.containment import is_scoped_cancellation, split_cancelled
 from agentrun.runtime.driver import drive
 from agentrun.runtime.guard_race import GuardRace
 from agentrun.runtime.handle import ActiveRun
@@ -302,10 +303,10 @@ class _Opening:
 
     def _tell_why(self, exc: BaseException | None) -> None:
         run = self._run
-        if exc is None:
+        if _strength(exc) >= _STOP or anyio.current_effective_deadline() == -math.inf:
+            run.cancel()  # the body may have kept the cancellation to itself, or mixed it with errors of its own
+        elif exc is None:
             run.interrupt("left the run block", "immediate", None)
-        elif isinstance(exc, (KeyboardInterrupt, SystemExit, GeneratorExit)) or only_cancellations(exc):
-            run.cancel()
         else:
             run.interrupt(f"the run block raised {type(exc).__name__}", "immediate", None)
 
@@ -333,7 +334,9 @@ class _Opening:
         result = run.result
         assert result is not None
         failure = result.error if result.status == "failed" and not self._live._failure_told else None
-        if interruption is not None and (exc is None or not _is_stop(exc) or not isinstance(interruption, type(exc))):
+        if _strength(run.exit_request) > _strength(interruption):
+            interruption = run.exit_request
+        if interruption is not None and _strength(interruption) > _strength(exc):
             # A cancellation always goes on. An error of the body stays visible as its context, as it does in any
             # ``try: ... finally: await ...`` that is cancelled in its ``finally``.
             interruption.__context__ = exc
@@ -348,8 +351,22 @@ class _Opening:
         return False
 
 
-def _is_stop(exc: BaseException) -> bool:
-    return isinstance(exc, (KeyboardInterrupt, SystemExit, GeneratorExit)) or only_cancellations(exc)
+_ERROR, _STOP, _EXIT = 1, 2, 3
+
+
+def _strength(exc: BaseException | None) -> int:
+    """Which exception prevails: one that ends the program, before a cancellation, before an error, before none."""
+    if exc is None:
+        return 0
+    exit_kinds = (KeyboardInterrupt, SystemExit, GeneratorExit)
+    if isinstance(exc, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        if group.subgroup(exit_kinds) is not None:
+            return _EXIT
+    elif isinstance(exc, exit_kinds):
+        return _EXIT
+    cancelled, _ = split_cancelled(exc, anyio.get_cancelled_exc_class())
+    return _ERROR if cancelled is None else _STOP
 
 
 def _list_hooks(hooks: RunHooks | Sequence[RunHooks] | None, agent: Agent[Any, Any]) -> list[RunHooks]:

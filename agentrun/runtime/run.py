@@ -81,6 +81,7 @@ class Run:
         self.hub = EventHub(parent.run.hub, (parent.call.call_id,)) if parent is not None else EventHub()
         self.report = TeardownReport()
         self.errors: list[BaseException] = []
+        self.exit_request: BaseException | None = None  # a KeyboardInterrupt or SystemExit that is no failure of the run
         self.guardrail_results: list[GuardrailResult] = []
         self.pending_approvals: tuple[ToolCall, ...] = ()
         self.phase = "starting"
@@ -148,6 +149,13 @@ class Run:
             self.apply("stop")
         elif error is not self.machine.failure:
             self.errors.append(error)
+            self._heed(error)
+
+    def _heed(self, error: BaseException) -> None:
+        """Ctrl-C and ``sys.exit()`` go on, wherever they came up: in somebody's cleanup, too."""
+        if isinstance(error, (KeyboardInterrupt, SystemExit)) and self.exit_request is None:
+            self.exit_request = error
+            self.cancel()
 
     def inject(self, value: RunInput, deliver: Delivery) -> Injection:
         """See `ActiveRun.inject`."""
@@ -307,6 +315,7 @@ class Run:
         """Keep an error that did not decide the ending."""
         self.errors.append(error)
         self.report.cleanup_errors.append(f"{what}: {_first_line(error)}")
+        self._heed(error)
 
     def foreign_cancellation(self, what: str) -> ModelError:
         """The error for a cancellation that user code let out though nobody asked for one."""
