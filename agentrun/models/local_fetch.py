@@ -31,7 +31,7 @@ import anyio.to_thread
 import httpx
 
 from agentrun.core.errors import ModelError, UserError
-from agentrun.models.local_weights import Progress, WeightsSource
+from agentrun.models.local_source import Progress, WeightsSource
 
 __all__ = ["fetch_from_index"]
 

