@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from signal import Signals
 from typing import Final
 
 import anyio
-from anyio.abc import TaskStatus
 
 from agentrun.cli.arguments import Ending, Options
 from agentrun.cli.conversation import Conversation
 from agentrun.cli.loading import prepare
 from agentrun.cli.rendering import describe_start
-from agentrun.cli.signals import Presses, received
+from agentrun.cli.signals import ENDING_SIGNALS, Presses, received
 from agentrun.cli.terminal import Terminal
 from agentrun.cli.views import PlainView, TerminalView
 
@@ -31,21 +31,22 @@ async def chat_command(options: Options) -> Ending:
         UserError: Something that was asked for cannot be had.
     """
     setup = prepare(options, on_approval="wait")
+    terminal = Terminal() if Terminal.usable() else None
+    presses = Presses(before_death=terminal.restore if terminal is not None else _nothing)
+    more = (signal.SIGWINCH, signal.SIGTSTP) if terminal is not None else ()
     with ExitStack() as stack:
+        # Outermost, so that no signal can find the terminal in our mode and nobody to give it back.
+        signals = stack.enter_context(received(presses, *more))
         view: PlainView | TerminalView
-        restore = _nothing
-        if Terminal.usable():
-            terminal = stack.enter_context(Terminal())
-            restore = terminal.restore
-            view = TerminalView(terminal)
+        if terminal is not None:
+            view = TerminalView(stack.enter_context(terminal))
             stack.enter_context(view.prints.installed())
             view.line(describe_start(setup.agent, setup.config, setup.history))
         else:
             view = PlainView()
-        presses = Presses(before_death=restore)
         conversation = Conversation(setup, view, presses, verbose=options.verbose)
         async with anyio.create_task_group() as task_group:
-            await task_group.start(_watch_signals, conversation, view, presses)
+            task_group.start_soon(_watch_signals, signals, conversation, view)
             task_group.start_soon(view.paint, conversation.output_lost)
             task_group.start_soon(view.read, conversation)
             if isinstance(view, TerminalView):
@@ -62,24 +63,15 @@ def _nothing() -> None:
 
 
 async def _watch_signals(
-    conversation: Conversation,
-    view: PlainView | TerminalView,
-    presses: Presses,
-    *,
-    task_status: TaskStatus[None],
+    signals: AsyncIterator[Signals], conversation: Conversation, view: PlainView | TerminalView
 ) -> None:
-    terminal_signals: tuple[Signals, ...] = ()
-    if isinstance(view, TerminalView):
-        terminal_signals = (signal.SIGWINCH, signal.SIGTSTP)
-    with received(presses, *terminal_signals) as signals:
-        task_status.started()
-        async for number in signals:
-            if number == signal.SIGINT:
-                conversation.ctrl_c()
-            elif number in (signal.SIGTERM, signal.SIGHUP):
-                conversation.terminate(number)
-            elif isinstance(view, TerminalView):
-                if number == signal.SIGWINCH:
-                    view.resized()
-                else:
-                    view.suspend()
+    async for number in signals:
+        if number == signal.SIGINT:
+            conversation.ctrl_c()
+        elif number in ENDING_SIGNALS:
+            conversation.terminate(number)
+        elif isinstance(view, TerminalView):
+            if number == signal.SIGWINCH:
+                view.resized()
+            else:
+                view.suspend()

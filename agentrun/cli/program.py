@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import anyio
 
 from agentrun.cli.arguments import Ending, Options, parse
+from agentrun.cli.signals import use_system_default
 from agentrun.errors import UserError
 
 __all__ = ["complain", "main"]
@@ -18,14 +19,13 @@ __all__ = ["complain", "main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """See `agentrun.cli.main`."""
     options: Options | None = None
+    use_system_default()
     try:
         options = parse(argv)
         ending = _run(options)
     except UserError as exc:
         complain(str(exc), exc if options is not None and options.verbose else None)
         return 2
-    except KeyboardInterrupt:
-        return 130  # before the commands have begun to listen for it, or after they have ended
     finally:
         _flush()
     if ending.threads_left:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import AsyncIterator
 from signal import SIGINT, SIGPIPE, Signals
 from typing import Any
 
 import anyio
 import anyio.to_thread
-from anyio.abc import TaskStatus
 
 from agentrun.cli.arguments import Ending, Options
 from agentrun.cli.loading import Setup, prepare
@@ -38,11 +38,12 @@ async def run_command(options: Options) -> Ending:
     if options.prompt is None and (sys.stdin is None or os.isatty(0)):  # pyright: ignore[reportUnnecessaryComparison]
         raise UserError("there is no prompt: pass it as an argument, or pipe it in")
     command = _Command(options, setup)
-    async with anyio.create_task_group() as task_group:
-        command.scope = task_group.cancel_scope
-        await task_group.start(command.watch_signals)
-        await command.main()
-        task_group.cancel_scope.cancel()
+    with received(Presses(before_death=lambda: None)) as signals:
+        async with anyio.create_task_group() as task_group:
+            command.scope = task_group.cancel_scope
+            task_group.start_soon(command.watch_signals, signals)
+            await command.main()
+            task_group.cancel_scope.cancel()
     if command.problem is not None:
         raise command.problem
     return Ending(command.exit_code, command.threads_left)
@@ -60,12 +61,9 @@ class _Command:
         self._printing = anyio.CancelScope()
         self._printer = _JsonPrinter() if options.json else _TextPrinter()
 
-    async def watch_signals(self, *, task_status: TaskStatus[None]) -> None:
-        presses = Presses(before_death=lambda: None)
-        with received(presses) as signals:
-            task_status.started()
-            async for number in signals:
-                self._received(number)
+    async def watch_signals(self, signals: AsyncIterator[Signals]) -> None:
+        async for number in signals:
+            self._received(number)
 
     def _received(self, number: Signals) -> None:
         first = self.exit_code == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import contextmanager
 from signal import Signals
@@ -12,7 +11,7 @@ from typing import Any, Final
 
 import anyio
 
-__all__ = ["ENDING_SIGNALS", "Presses", "received"]
+__all__ = ["ENDING_SIGNALS", "Presses", "received", "use_system_default"]
 
 ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that end a command, in order."""
@@ -44,6 +43,16 @@ class Presses:
             os.kill(os.getpid(), signal.SIGINT)
 
 
+def use_system_default() -> None:
+    """Let Ctrl-C end the process as it ends any other, as long as nobody receives it.
+
+    Python's own way, a `KeyboardInterrupt` wherever the program happens to be, would come with a traceback, also from
+    the middle of an orderly ending.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def received(presses: Presses, *more: Signals) -> Generator[AsyncIterator[Signals], None, None]:
     """Receive the signals that end a command, and ``more``; the presses of Ctrl-C are counted in ``presses``.
@@ -52,21 +61,30 @@ def received(presses: Presses, *more: Signals) -> Generator[AsyncIterator[Signal
     """
     # A parent that started us with SIGINT or SIGHUP ignored (a shell's `&` in a script, nohup) meant it.
     wanted = [number for number in (*ENDING_SIGNALS, *more) if signal.getsignal(number) is not signal.SIG_IGN]
-    with anyio.open_signal_receiver(*wanted) as signals:
-        if signal.SIGINT not in wanted:
-            yield signals
-            return
-        handler = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(signal.SIGINT)
+    mask: set[int | Signals] | None = None
+    try:
+        with anyio.open_signal_receiver(*wanted) as signals:
+            if signal.SIGINT in wanted:
+                _count_as_well(presses)
+            try:
+                yield signals
+            finally:
+                # asyncio would leave Python's own handler for an instant.
+                mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-        def count(number: int, frame: Any) -> None:
-            presses.add()
-            if callable(handler):
-                handler(number, frame)
 
-        signal.signal(signal.SIGINT, count)
-        if sys.platform != "win32":
-            signal.siginterrupt(signal.SIGINT, False)
-        try:
-            yield signals
-        finally:
-            signal.signal(signal.SIGINT, handler)
+def _count_as_well(presses: Presses) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+
+    def count(number: int, frame: Any) -> None:
+        presses.add()
+        if callable(handler):
+            handler(number, frame)
+
+    signal.signal(signal.SIGINT, count)
+    signal.siginterrupt(signal.SIGINT, False)
