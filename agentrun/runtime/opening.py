@@ -7,8 +7,8 @@ three or ten cancellations, native or scoped, hit a host that does nothing but w
 
 from __future__ import annotations
 
-import sys
 import math
+import sys
 import uuid
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager

@@ -81,7 +81,7 @@ class Run:
         self.hub = EventHub(parent.run.hub, (parent.call.call_id,)) if parent is not None else EventHub()
         self.report = TeardownReport()
         self.errors: list[BaseException] = []
-        self.exit_request: BaseException | None = None  # a KeyboardInterrupt or SystemExit that is no failure of the run
+        self.exit_request: BaseException | None = None  # a Ctrl-C or `sys.exit()` that is no failure of the run
         self.guardrail_results: list[GuardrailResult] = []
         self.pending_approvals: tuple[ToolCall, ...] = ()
         self.phase = "starting"

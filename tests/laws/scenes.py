@@ -34,9 +34,12 @@ from agentrun.events import Event
 from agentrun.items import Item
 from agentrun.sessions import MemorySession
 from agentrun.testing import Call, Say, ScriptedModel, assert_valid_history
-from tests.laws.support import check_ended, checkpoints
+
+from .support import check_ended, checkpoints
 
 Stop: TypeAlias = Literal["interrupt", "after_turn", "scope", "native", "move_on_after", "fail_after"]
+
+Timeout: TypeAlias = Literal["move_on_after", "fail_after", "trio", "asyncio"]
 
 GRACE = 2.0
 
@@ -364,7 +367,7 @@ def _all(scopes: list[anyio.CancelScope]) -> Iterator[None]:
 
 
 async def stop_native(scene: Scene, point: int, times: int) -> bool:
-    """Call ``Task.cancel()`` on the task that runs the block, ``times`` in a row, after ``point`` steps. asyncio only."""
+    """Call ``Task.cancel()`` on the task that runs the block, ``times`` in a row, after ``point`` steps."""
     finished = False
 
     async def host() -> None:
@@ -400,7 +403,7 @@ def history_of(scene: Scene) -> tuple[Item, ...]:
     return scene.live.result.history
 
 
-async def stop_deadline(scene: Scene, point: int, kind: Literal["move_on_after", "fail_after", "trio", "asyncio"]) -> bool:
+async def stop_deadline(scene: Scene, point: int, kind: Timeout) -> bool:
     """Let a timeout around the run, of any make, expire after ``point`` steps. Returns whether the run was stopped."""
     finished = False
     expire: list[Callable[[], None]] = []

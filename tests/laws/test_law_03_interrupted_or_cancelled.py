@@ -10,8 +10,6 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from tests.laws.scenes import Ledger, Scene, at_every_point, on_asyncio, stop_scoped
-from tests.laws.support import check_ended, checkpoints
 
 from agentrun import Agent, RunConfig, RunContext, RunEnded, RunHooks, open_run, run, tool
 from agentrun.core.errors import RunEnded as RunEndedError
@@ -19,6 +17,9 @@ from agentrun.events import InterruptRequested, RunStarted, TextDelta
 from agentrun.events import RunEnded as RunEndedEvent
 from agentrun.sessions import MemorySession
 from agentrun.testing import Call, Hang, Say, ScriptedModel, Wait
+
+from .scenes import Ledger, Scene, at_every_point, on_asyncio, stop_scoped
+from .support import check_ended, checkpoints
 
 
 def hanging() -> tuple[Agent[Any, str], ScriptedModel, Ledger, anyio.Event]:

@@ -9,7 +9,14 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-from tests.laws.scenes import (
+
+from agentrun import Agent, FunctionTool, RunConfig, RunContext, RunResult, open_run, tool
+from agentrun.core.model import ModelRequest
+from agentrun.events import ToolEnded
+from agentrun.items import ToolOutput
+from agentrun.testing import Call, Say, ScriptedModel
+
+from .scenes import (
     Ledger,
     Scene,
     Stop,
@@ -19,20 +26,14 @@ from tests.laws.scenes import (
     stop_native,
     stop_scoped,
 )
-from tests.laws.support import check_ended, checkpoints
-
-from agentrun import Agent, FunctionTool, RunConfig, RunContext, RunResult, open_run, tool
-from agentrun.core.model import ModelRequest
-from agentrun.events import ToolEnded
-from agentrun.items import ToolOutput
-from agentrun.testing import Call, Say, ScriptedModel
+from .support import check_ended, checkpoints
 
 MANY_POINTS = 60
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
 @pytest.mark.parametrize("times", [1, 2, 5])
-async def test_all_cleanup_is_done_however_often_scopes_are_cancelled_at_whatever_point(times: int, nested: bool) -> None:
+async def test_all_cleanup_is_done_however_often_scopes_are_cancelled_at_any_point(times: int, nested: bool) -> None:
     async def attempt(point: int) -> bool:
         scene = Scene(nested=nested)
         stopped = await stop_scoped(scene, point, times)
@@ -274,7 +275,7 @@ async def test_a_timeout_of_the_tools_own_that_expires_in_the_same_instant_does_
 
 
 @pytest.mark.parametrize("distance", range(6))
-async def test_a_timeout_of_the_tools_own_that_expired_shortly_before_does_not_hide_the_interrupt(distance: int) -> None:
+async def test_a_timeout_of_the_tools_own_that_expired_just_before_does_not_hide_the_interrupt(distance: int) -> None:
     ledger, started = Ledger(), anyio.Event()
     own: list[anyio.CancelScope] = []
 
