@@ -83,12 +83,15 @@ class ToolBatch:
                 tool.prepare()
                 if tool.phase == "checking":
                     tool.begin(tool.check_approval)
-                elif tool.phase == "waiting for approval":
-                    run.publish(ApprovalRequested(tool.call.call_id, tool.call.name, tool.call.arguments))
+            if tool.phase == "waiting for approval" and not tool.asked and tool.cancel_reason is None:
+                tool.asked = True
+                run.publish(ApprovalRequested(tool.call.call_id, tool.call.name, tool.call.arguments))
         self._collect_fatal()
         self._settle_those_that_never_ran()
         self._start_those_that_may()
-        self._tell_ends()
+        for tool in self._ends_to_tell():
+            self._tell_end(tool)
+            self._start_those_that_may()
         self._end_for_approval()
         return all(tool.told for tool in self.calls)
 
@@ -111,7 +114,8 @@ class ToolBatch:
                 tool.end("cancelled", tool.cancel_text())
 
     def _start_those_that_may(self) -> None:
-        running = [tool for tool in self.calls if tool.phase == "running"]
+        # A call takes up its place until its end has been told, so that watchers never see more at work than may be.
+        running = [tool for tool in self.calls if tool.started and not tool.told]
         for tool in self.calls:
             if tool.phase != "queued":
                 continue
@@ -129,19 +133,28 @@ class ToolBatch:
             self._run.publish(ToolStarted(tool.call.call_id, tool.call.name, tool.call.arguments))
             tool.begin(tool.execute)
 
-    def _tell_ends(self) -> None:
-        """Tell an end when it happens; but cancelled calls end in the order of the calls."""
-        waiting_for_cancelled = False
+    def _ends_to_tell(self) -> list[ToolRun]:
+        """Calls whose end is to be told, in order: an end is told when it happens, but cancelled calls end in the order
+        of the calls.
+
+        The cancelled ones come last, since one that a sibling has cancelled always ends after that sibling went on,
+        whichever of the two the scheduler lets run first then.
+        """
+        ended = [tool for tool in self.calls if tool.ended and tool.cancel_reason is None]
         for tool in self.calls:
-            if not tool.ended:
-                waiting_for_cancelled = waiting_for_cancelled or tool.cancel_reason is not None
-            elif not tool.told and not (waiting_for_cancelled and tool.cancel_reason is not None):
-                tool.told = True
-                output = tool.result
-                if output.status == "cancelled" and tool.started:
-                    self._run.report.cancelled_tools.append(f"{tool.call.name} ({tool.call.call_id})")
-                self._run.publish(ToolEnded(output.call_id, tool.call.name, output.status, output.output))
-                self._run.machine.tool_ended(output)
+            if tool.cancel_reason is not None:
+                if not tool.ended:
+                    break
+                ended.append(tool)
+        return [tool for tool in ended if not tool.told]
+
+    def _tell_end(self, tool: ToolRun) -> None:
+        tool.told = True
+        output = tool.result
+        if output.status == "cancelled" and tool.started:
+            self._run.report.cancelled_tools.append(f"{tool.call.name} ({tool.call.call_id})")
+        self._run.publish(ToolEnded(output.call_id, tool.call.name, output.status, output.output))
+        self._run.machine.tool_ended(output)
 
     def _end_for_approval(self) -> None:
         """Nobody can approve: once only approvals are left, the run ends, to be resumed."""

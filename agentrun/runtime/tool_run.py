@@ -50,6 +50,7 @@ class ToolRun:
         self.output: ToolOutput | None = None
         self.fatal: BaseException | None = None  # what this call makes the run fail with
         self.started = False
+        self.asked = False  # for approval
         self.told = False
         self.cancel_reason: str | None = None
         self.created_at = anyio.current_time()

@@ -100,7 +100,7 @@ def run_on(backend: str, function: Callable[..., Awaitable[Any]], *args: Any, se
     """Run an async function in an event loop of its own; ``seed`` chooses trio's schedule."""
     if backend != "trio":
         return anyio.run(function, *args, backend=backend)
-    import trio
+    import trio.testing
     from trio._core import _run as trio_run
 
     before = trio_run._r.getstate()
