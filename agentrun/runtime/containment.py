@@ -168,9 +168,13 @@ class Contained(Generic[_T]):
                 self.protect()
                 await unwinding
         outcome = self._classify(value, raised, native_before)
-        if _native_cancellations() > native_before:
-            await _absorb_native_cancellations(native_before)
-        return outcome
+        del raised  # its traceback holds this frame: a cycle that only the garbage collector would free
+        try:
+            if _native_cancellations() > native_before:
+                await _absorb_native_cancellations(native_before)
+            return outcome
+        finally:
+            del outcome  # the same
 
     def protect(self) -> None:
         """Shield what follows in this call from its cancellation, for one grace from now on.
@@ -187,7 +191,6 @@ class Contained(Generic[_T]):
         if raised is None:
             return Outcome("returned", value=value, swallowed=asked and self.delivered, grace_expired=expired)
         cancellation, error = split_cancelled(raised, self._cancelled_class)
-        # The traceback holds frames, the frames hold this object: break the cycle, thousands of runs may follow.
         told = self.delivered or comes_from_cancellation(raised, self._cancelled_class)
         if cancellation is None and not (asked and told):
             return Outcome("raised", error=error, grace_expired=expired)
@@ -219,7 +222,10 @@ class Contained(Generic[_T]):
             # It is cancelled, but not at this await, which was over already or cannot be cancelled. Cancel it at its
             # next one, where it can be told from the cancellation of a scope of its own; until then it sees nothing.
             self._grace_scope.shield = self._is_due_alone()
-        request = self._coro.send(value)
+        try:
+            request = self._coro.send(value)
+        finally:
+            del value  # the traceback of what it carries may hold this frame: see `run`
         return request if self.delivered else self._look(request)
 
     def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
@@ -228,7 +234,10 @@ class Contained(Generic[_T]):
         if isinstance(exc, self._cancelled_class) or (isinstance(exc, type) and issubclass(exc, self._cancelled_class)):
             self._thrown = True
             self._notice()
-        request = self._coro.throw(exc)
+        try:
+            request = self._coro.throw(exc)
+        finally:
+            del typ, val, exc  # the traceback holds this frame: see `run`
         return request if self.delivered else self._look(request)
 
     def close(self) -> None:
