@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Final, cast, get_args
-
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import to_jsonable_python
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from agentrun.core.errors import UserError
 from agentrun.core.events import Event
 from agentrun.core.item_json import dump_items, parse_items
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 __all__ = ["event_from_dict", "event_to_dict"]
 
@@ -33,6 +33,8 @@ def event_to_dict(event: Event) -> dict[str, Any]:
         elif f.name == "items":
             result["items"] = dump_items(value)
         elif f.name != "path" or value:
+            from pydantic_core import to_jsonable_python  # where plain data is not enough
+
             result[f.name] = to_jsonable_python(value, fallback=repr)
     return result
 
@@ -43,6 +45,8 @@ def event_from_dict(data: Mapping[str, Any]) -> Event:
     Raises:
         UserError: The type is unknown, a field is missing or surplus, or a value is not of its field's type.
     """
+    from pydantic import ValidationError
+
     values = dict(data)
     kind = values.pop("type", None)
     if not isinstance(kind, str) or kind not in _CLASSES:
@@ -60,4 +64,6 @@ def event_from_dict(data: Mapping[str, Any]) -> Event:
 
 @functools.cache
 def _adapter(kind: str) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
     return TypeAdapter(_CLASSES[kind])  # built on first use, as building costs a millisecond

@@ -5,9 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Final, cast
-
-from pydantic import Field, TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 from agentrun.core.errors import UserError
 from agentrun.core.item_dicts import item_from_responses_style, items_from_chat_style
@@ -23,6 +21,9 @@ from agentrun.core.items import (
     UserMessage,
 )
 
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
 __all__ = ["dump_items", "items_from_json", "items_to_json", "json_text", "parse_input", "parse_items"]
 
 _ITEM_CLASSES: Final = (UserMessage, SystemMessage, AssistantMessage, Reasoning, ToolCall, ToolOutput)
@@ -31,7 +32,9 @@ _ITEM_TYPES: Final = ("user_message", "system_message", "assistant_message", "re
 
 @functools.cache
 def _adapter() -> TypeAdapter[list[Item]]:
-    # Built on first use: building costs milliseconds, and most programs that import agentrun never read JSON items.
+    # Imported and built on first use: it costs milliseconds, and most programs never read items from JSON.
+    from pydantic import Field, TypeAdapter
+
     return TypeAdapter(list[Annotated[Item, Field(discriminator="type")]])
 
 
@@ -127,6 +130,8 @@ def parse_items(values: Iterable[InputItem], *, what: str = "items") -> list[Ite
 
 
 def _from_own_form(value: Mapping[str, Any], where: str) -> Item:
+    from pydantic import ValidationError
+
     try:
         return _adapter().validate_python([dict(value)])[0]
     except ValidationError as exc:

@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
-from pydantic import Field
-
 from agentrun.core.errors import UserError
 
 __all__ = [
@@ -70,7 +68,16 @@ class FilePart:
     type: Literal["file"] = "file"
 
 
-ContentPart: TypeAlias = Annotated[TextPart | ImagePart | FilePart, Field(discriminator="type")]
+class _ByType:
+    """Tells pydantic that ``type`` says which class of a union it is; pydantic is imported only if it asks."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic import Field
+
+        return handler.generate_schema(Annotated[source, Field(discriminator="type")])
+
+
+ContentPart: TypeAlias = Annotated[TextPart | ImagePart | FilePart, _ByType()]
 
 
 @dataclass(frozen=True, slots=True)

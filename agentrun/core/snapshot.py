@@ -6,9 +6,7 @@ import functools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, cast
-
-from pydantic import TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from agentrun.core.errors import UserError
 from agentrun.core.events import RunStatus
@@ -16,6 +14,9 @@ from agentrun.core.inbox import Delivery
 from agentrun.core.item_json import dump_items, json_text, parse_items
 from agentrun.core.items import Item, ToolCall
 from agentrun.core.usage import Usage
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 __all__ = ["RunSnapshot", "UndeliveredInput"]
 
@@ -92,6 +93,8 @@ class RunSnapshot:
             raise UserError(
                 f"snapshot version {version!r:.60} is not supported; this agentrun reads version {SNAPSHOT_VERSION}"
             )
+        from pydantic import ValidationError
+
         values = dict(data)
         try:
             history = parse_items(values["history"], what="history")
@@ -124,4 +127,6 @@ class RunSnapshot:
 
 @functools.cache
 def _adapter() -> TypeAdapter[RunSnapshot]:
+    from pydantic import TypeAdapter
+
     return TypeAdapter(RunSnapshot)

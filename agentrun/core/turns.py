@@ -113,7 +113,7 @@ class TurnMachine:
         return tuple(call for call_id, call in self._calls.items() if call_id not in self._outputs)
 
     def next_action(self) -> Action:
-        """Decide. Calling it again without reporting anything gives the same answer."""
+        """Decide. This only looks: calling it again without reporting anything gives the same answer."""
         if self.status is not None:
             return Finish(self.status)
         if self._builder is not None:
@@ -131,8 +131,9 @@ class TurnMachine:
             return Finish("interrupted")
         if self.final is not None and not more:
             return CheckOutput(self.final)
-        self.failure = self.limits.before_model_call(self.turn, self.usage)
-        return CallModel(self.turn + 1) if self.failure is None else Finish("failed")
+        if self.limits.before_model_call(self.turn, self.usage) is not None:
+            return Finish("failed")
+        return CallModel(self.turn + 1)
 
     # The model call ------------------------------------------------------------------------------------------
 
@@ -268,6 +269,8 @@ class TurnMachine:
             raise AssertionError(f"the run has ended as {self.status} already")
         if not isinstance(action := self.next_action(), Finish):
             raise AssertionError(f"the run is not over: the next action is {action}")
+        if action.status == "failed" and self.failure is None:
+            self.failure = self.limits.before_model_call(self.turn, self.usage)
         self.status = action.status
         return action.status
 
