@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeAlias, cast
 
-from pydantic import TypeAdapter
-from pydantic.errors import PydanticUserError
 from typing_extensions import TypeVar
 
 from agentrun.core.errors import UserError
@@ -96,7 +94,7 @@ class Agent(Generic[DepsT, OutputT]):
     handoff_specs: tuple[ToolSpec, ...] = field(init=False, repr=False)
     _tool_specs: tuple[ToolSpec, ...] | None = field(init=False, repr=False)
     output_schema: OutputSchema | None = field(init=False, repr=False)
-    _output_adapter: TypeAdapter[Any] | None = field(init=False, repr=False)
+    _output_adapter: Any = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -139,6 +137,9 @@ class Agent(Generic[DepsT, OutputT]):
         self._output_adapter = None
         self.output_schema = None
         if self.output_type is not str and self.output_type is not None:
+            from pydantic import TypeAdapter
+            from pydantic.errors import PydanticUserError
+
             try:
                 self._output_adapter = TypeAdapter(self.output_type)
                 schema = self._output_adapter.json_schema()
@@ -162,7 +163,7 @@ class Agent(Generic[DepsT, OutputT]):
         """
         if self._output_adapter is None:
             return text  # type: ignore[return-value]
-        return self._output_adapter.validate_json(text)
+        return cast("OutputT", self._output_adapter.validate_json(text))
 
     def clone(self, **changes: Any) -> Agent[DepsT, OutputT]:
         """A copy with other values for some attributes: ``agent.clone(model="local")``."""

@@ -12,7 +12,6 @@ from typing_extensions import ParamSpec, TypeVar
 
 from agentrun.core.errors import ToolArgumentsError, UserError
 from agentrun.core.model import ToolSpec
-from agentrun.tools.arguments import validate_arguments
 from agentrun.tools.callables import (
     check_callable,
     checked_name,
@@ -24,7 +23,6 @@ from agentrun.tools.callables import (
 from agentrun.tools.context import RunContext
 from agentrun.tools.docstrings import Documentation
 from agentrun.tools.options import check_options
-from agentrun.tools.schema import build_schema
 from agentrun.tools.signature import read_signature
 
 __all__ = ["ApprovalPolicy", "Condition", "ErrorPolicy", "FunctionTool", "as_tool", "check_tool_names", "tool"]
@@ -117,6 +115,8 @@ class FunctionTool(Generic[P, R]):
         self.stop_hook: Callable[[], object] | None = stop_hook(source)
         self.isolation: Literal["thread", "process"] = isolation
         self.is_enabled: Condition = is_enabled
+        from agentrun.tools.schema import build_schema  # imports pydantic, which a program without tools can do without
+
         self._schema = build_schema(self._signature.parameters, tool=label, strict=strict)
         self.strict: bool = self._schema.strict
         self._keywords_name = next((p.name for p in self._signature.parameters if p.kind is p.kind.VAR_KEYWORD), None)
@@ -182,6 +182,8 @@ class FunctionTool(Generic[P, R]):
         Raises:
             ToolArgumentsError: The arguments are not right; the message tells the model what to change.
         """
+        from agentrun.tools.arguments import validate_arguments  # imports pydantic
+
         bound = validate_arguments(arguments, self._schema, tool_name=self.name)
         if self._keywords_name is not None:
             self._check_keywords(bound.get(self._keywords_name, {}), self._keywords_name)

@@ -7,8 +7,6 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Literal, cast
 
-from pydantic_core import PydanticSerializationError, from_json, to_json, to_jsonable_python
-
 from agentrun.core.errors import ToolError
 
 __all__ = ["to_output"]
@@ -44,6 +42,8 @@ def to_output(value: object, *, tool_name: str | None = None) -> Any:
     advice = _advice(value)
     if advice is not None:
         raise ToolError(f"{who} returned {_article(type(value).__name__)}: {advice}", tool_name=tool_name)
+    from pydantic_core import PydanticSerializationError
+
     try:
         try:
             return _jsonable(value, "utf8")
@@ -60,6 +60,8 @@ def to_output(value: object, *, tool_name: str | None = None) -> Any:
 
 
 def _jsonable(value: object, bytes_mode: Literal["utf8", "base64"]) -> Any:
+    from pydantic_core import PydanticSerializationError, from_json, to_json, to_jsonable_python
+
     # By way of JSON text, which is fast, and leaves nothing in the result that has no place in JSON.
     try:
         return from_json(to_json(value, bytes_mode=bytes_mode, inf_nan_mode="strings", fallback=_fallback))
