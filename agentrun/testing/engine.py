@@ -1,0 +1,229 @@
+"""Running a scenario again and again under the same conditions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import threading
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self, TypeAlias, cast
+
+from agentrun.core.errors import UserError
+from agentrun.testing import asyncio_points, trio_points
+from agentrun.testing.leaks import LeakWatch
+from agentrun.testing.points import Point, Shot, Trial
+from agentrun.testing.verdicts import SweepRefused, Violation
+
+__all__ = ["BackendName", "Baseline", "Conditions", "Engine", "check_backends"]
+
+BackendName: TypeAlias = Literal["asyncio", "trio"]
+
+_busy = threading.local()
+
+
+def check_backends(backends: Sequence[str]) -> tuple[BackendName, ...]:
+    """The backends, checked.
+
+    Raises:
+        UserError: One is unknown, or not installed.
+    """
+    if isinstance(backends, str):
+        backends = (backends,)
+    names = tuple(backends)
+    if not names:
+        raise UserError("backends is empty; expected 'asyncio', 'trio' or both")
+    for name in names:
+        if name not in ("asyncio", "trio"):
+            raise UserError(f"backends contains {name!r}; expected 'asyncio' or 'trio'")
+    if "trio" in names and importlib.util.find_spec("trio") is None:
+        raise UserError("backends contains 'trio', which is not installed: pip install trio, or backends=['asyncio']")
+    return names  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What is the same in each trial of a sweep; see `agentrun.testing.cancel_everywhere`."""
+
+    scenario: Callable[[Trial], Awaitable[Any]]
+    oracle: Callable[[], Any] | None = None
+    seed: int = 0
+    grace: float = 30.0
+    raises: tuple[type[BaseException], ...] = ()
+    max_points: int = 20_000
+    max_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The clean run of a scenario on one backend.
+
+    Attributes:
+        points: Its points.
+        sequence: The number of the task of each point.
+        violations: What was wrong without any injection.
+    """
+
+    points: list[Point]
+    sequence: list[int]
+    violations: list[Violation]
+
+
+class Engine:
+    """Makes trials; ``with Engine(conditions) as engine``. It patches the process meanwhile, so there is one at a time.
+
+    Raises:
+        UserError: When entered inside an event loop, or inside a sweep.
+    """
+
+    def __init__(self, conditions: Conditions, backends: Sequence[BackendName]) -> None:
+        self._conditions = conditions
+        self._backends = backends
+        self._stack = contextlib.ExitStack()
+        self._leaks = LeakWatch()
+
+    def __enter__(self) -> Self:
+        if getattr(_busy, "sweep", False):
+            raise UserError("a sweep was started inside the scenario or the oracle of another; sweeps cannot be nested")
+        _refuse_running_loop()
+        with contextlib.ExitStack() as stack:
+            _busy.sweep = True
+            stack.callback(setattr, _busy, "sweep", False)
+            stack.enter_context(asyncio_points.ordered_scopes())
+            stack.enter_context(_no_worker_threads())
+            if "trio" in self._backends:
+                stack.enter_context(trio_points.no_threads_or_sockets())
+            stack.enter_context(self._leaks)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def trial(
+        self,
+        backend: BackendName,
+        shots: Sequence[Shot] = (),
+        expected: list[int] | None = None,
+        *,
+        keep_trace: bool = False,
+    ) -> Trial:
+        """Run the scenario once, in an event loop of its own.
+
+        Raises:
+            SweepRefused: The scenario does what a sweep cannot deal with.
+        """
+        given = self._conditions
+        trial = Trial(
+            given.scenario,
+            shots=shots,
+            expected=expected or [],
+            keep_trace=keep_trace,
+            grace=given.grace,
+            max_points=given.max_points,
+            max_seconds=given.max_seconds,
+            raises=given.raises,
+            oracle=given.oracle,
+        )
+        with self._leaks.around(trial):
+            if backend == "asyncio":
+                _current_asyncio.append(trial)
+                try:
+                    asyncio_points.run_trial(trial)
+                finally:
+                    _current_asyncio.pop()
+            else:
+                trio_points.run_trial(trial, given.seed)
+        if trial.refusals:
+            raise SweepRefused(
+                f"the scenario uses {', and '.join(trial.refusals)}: what happens there is not in the hands of the "
+                "event loop, so the same point would be another one each time; use in-memory fakes in a sweep"
+            )
+        return trial
+
+    def baseline(self, backend: BackendName) -> Baseline:
+        """Two clean runs, which must be the same.
+
+        Raises:
+            SweepRefused: They are not; the message names the first point that differs.
+        """
+        first = self.trial(backend, keep_trace=True)
+        points = first.trace or []
+        if any(violation.check == "livelock" for violation in first.violations):
+            raise SweepRefused(
+                f"the scenario itself has not ended after {first.steps} points on {backend}; make it smaller, or raise "
+                f"max_points\n  {first.violations[0]}"
+            )
+        second = self.trial(backend, keep_trace=True)
+        _compare(backend, points, second.trace or [])
+        return Baseline(points, first.sequence, first.violations)
+
+
+def _compare(backend: str, one: list[Point], other: list[Point]) -> None:
+    for first, second in zip(one, other, strict=False):
+        if (first.task, first.before, first.after) != (second.task, second.before, second.after):
+            raise SweepRefused(
+                f"the scenario is not deterministic: two clean runs on {backend} differ at point {first.number}\n"
+                f"  once:      {_describe(first)}\n"
+                f"  the other: {_describe(second)}\n"
+                "make sure that it starts from fresh state each time, and uses no real time, no randomness without a "
+                "seed, and no order of sets"
+            )
+    if len(one) != len(other):
+        longer = one if len(one) > len(other) else other
+        raise SweepRefused(
+            f"the scenario is not deterministic: two clean runs on {backend} have {len(one)} and {len(other)} points; "
+            f"the first that only one of them has is {_describe(longer[min(len(one), len(other))])}"
+        )
+
+
+def _describe(point: Point) -> str:
+    after = f", then waits at {point.after}" if point.after is not None else ", then ends"
+    return f"{point.task} goes on from {point.before}{after}"
+
+
+def _refuse_running_loop() -> None:
+    running = ""
+    with contextlib.suppress(RuntimeError):
+        asyncio.get_running_loop()
+        running = "asyncio"
+    with contextlib.suppress(ImportError, RuntimeError):
+        import trio
+
+        trio.lowlevel.current_trio_token()
+        running = "trio"
+    if running:
+        raise UserError(
+            f"a sweep runs event loops of its own, and was started inside one of {running}'s; call it from an ordinary "
+            "function (def, not async def)"
+        )
+
+
+_current_asyncio: list[Trial] = []
+
+
+@contextlib.contextmanager
+def _no_worker_threads() -> Generator[None]:
+    """Refuse anyio's worker threads on asyncio, which do not go through the loop."""
+    from anyio._backends import _asyncio as backend
+
+    worker: Any = backend.WorkerThread
+    own = worker.__dict__.get("start")
+
+    def start(self: Any) -> None:
+        if not _current_asyncio:
+            cast("Any", super(worker, self)).start()
+            return
+        what = "a thread (anyio.to_thread.run_sync)"
+        _current_asyncio[-1].refuse(what)
+        raise SweepRefused(f"not possible in a sweep: {what}")
+
+    worker.start = start
+    try:
+        yield
+    finally:
+        if own is not None:
+            worker.start = own
+        else:
+            del worker.start

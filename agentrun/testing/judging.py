@@ -1,0 +1,51 @@
+"""Whether what a scenario raised is what it may raise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, cast
+
+import anyio
+
+from agentrun.testing.places import Place, is_own
+from agentrun.testing.verdicts import Violation
+
+__all__ = ["judge_exception"]
+
+
+def judge_exception(
+    exc: BaseException, allowed: tuple[type[BaseException], ...]
+) -> tuple[tuple[str, ...], Violation | None]:
+    """Sort an exception of the scenario: the type names of what is no cancellation, and the violation it is, if so."""
+    cancelled = anyio.get_cancelled_exc_class()
+    errors = [leaf for leaf in _leaves(exc) if not isinstance(leaf, cancelled)]
+    names = tuple(type(error).__name__ for error in errors)
+    unexpected = [error for error in errors if not isinstance(error, allowed)]
+    if not unexpected:
+        return names, None
+    first = unexpected[0]
+    message = f"{type(first).__name__}: {first}, raised at"
+    return names, Violation("exception", message, _raised_at(first))
+
+
+def _leaves(exc: BaseException) -> Iterator[BaseException]:
+    if isinstance(exc, BaseExceptionGroup):
+        for child in cast("BaseExceptionGroup[BaseException]", exc).exceptions:
+            yield from _leaves(child)
+    else:
+        yield exc
+
+
+def _raised_at(exc: BaseException) -> Place:
+    """The deepest line of the code under test in a traceback."""
+    found: Any = None
+    link: TracebackType | None = exc.__traceback__
+    while link is not None:
+        if found is None or is_own(link.tb_frame):
+            found = link
+        link = link.tb_next
+    if found is None:
+        return Place("<unknown>", 0, "?")
+    code = found.tb_frame.f_code
+    return Place(code.co_filename, found.tb_lineno, code.co_qualname)

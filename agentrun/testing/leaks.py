@@ -1,0 +1,166 @@
+"""What a run of a scenario leaves behind in the process."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import Generator
+from pathlib import Path
+from types import AsyncGeneratorType
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from agentrun.testing.places import Place
+
+if TYPE_CHECKING:
+    from agentrun.testing.points import Trial
+
+__all__ = ["LeakWatch", "watch_async_generators"]
+
+_Process: TypeAlias = tuple[set[threading.Thread], set[str], set[str]]
+"""Threads, file descriptors and child processes."""
+
+_FD_DIRECTORIES = ("/proc/self/fd", "/dev/fd")
+
+
+class LeakWatch:
+    """Compares the process before and after each trial. One for a whole sweep: ``with LeakWatch() as watch``.
+
+    It takes over the warnings and the unraisable errors of the process, freezes the garbage collector's view of what
+    was there before (so that collecting after each trial is cheap), and switches automatic collection off (it would
+    make finalizers run at other points each time).
+    """
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._warnings: list[warnings.WarningMessage] = []
+        self._unraisable: list[str] = []
+        self._before: _Process | None = None
+        self._fd_directory = next((path for path in _FD_DIRECTORIES if Path(path).is_dir()), None)
+
+    def __enter__(self) -> Self:
+        stack = self._stack
+        log = stack.enter_context(warnings.catch_warnings(record=True))
+        assert log is not None
+        self._warnings = log
+        warnings.filterwarnings("always", category=ResourceWarning)
+        warnings.filterwarnings("always", message=r"coroutine .* was never awaited", category=RuntimeWarning)
+        hook = sys.unraisablehook
+        sys.unraisablehook = self._note_unraisable
+        stack.callback(setattr, sys, "unraisablehook", hook)
+        gc.collect()
+        if gc.get_freeze_count() == 0:
+            gc.freeze()
+            stack.callback(gc.unfreeze)
+        if gc.isenabled():
+            gc.disable()
+            stack.callback(gc.enable)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @contextlib.contextmanager
+    def around(self, trial: Trial) -> Generator[None]:
+        """Watch one trial; what it leaves behind becomes its violations."""
+        del self._warnings[:], self._unraisable[:]
+        threads, descriptors, children = self._before or _look(self._fd_directory)
+        yield
+        gc.collect()
+        self._before = after = _look(self._fd_directory)  # what one trial has left is not the fault of the next
+        for thread in after[0] - threads:
+            trial.violate("thread", f"{thread.name!r} is still alive")
+        if left := after[1] - descriptors:
+            trial.violate("fd", ", ".join(f"{number} ({_target(number)})" for number in sorted(left, key=int)))
+        for child in sorted(after[2] - children):
+            trial.violate("subprocess", f"process {child} still runs")
+        for warning in self._warnings:
+            if issubclass(warning.category, (ResourceWarning, RuntimeWarning)):
+                place = Place(warning.filename, warning.lineno, "?") if _tells(warning) else None
+                trial.violate("resource", str(warning.message), place)
+        for text in self._unraisable:
+            trial.violate("exception", text)
+
+    def _note_unraisable(self, unraisable: Any) -> None:
+        error = unraisable.exc_value
+        doing = unraisable.err_msg or f"in {unraisable.object!r:.80}"
+        self._unraisable.append(f"{type(error).__name__}: {error} ({doing})")
+
+
+@contextlib.contextmanager
+def watch_async_generators(trial: Trial) -> Generator[None]:
+    """Notice asynchronous generators that are left to the garbage collector, or still open at the end of this block.
+
+    Their cleanup would run at some other time, in some other task, or never.
+    """
+    alive: list[weakref.ref[AsyncGeneratorType[Any, Any]]] = []
+    before = sys.get_asyncgen_hooks()
+
+    def first_iteration(generator: Any) -> None:
+        alive.append(weakref.ref(generator))
+        if before.firstiter is not None:
+            before.firstiter(generator)
+
+    def finalizer(generator: Any) -> None:
+        _complain(trial, generator, "was left to the garbage collector at")
+        if before.finalizer is not None:
+            before.finalizer(generator)
+
+    sys.set_asyncgen_hooks(first_iteration, finalizer)
+    try:
+        yield
+    finally:
+        sys.set_asyncgen_hooks(*before)
+        for reference in alive:
+            generator = reference()
+            if generator is not None and generator.ag_frame is not None:
+                _complain(trial, generator, "is still open at")
+
+
+def _complain(trial: Trial, generator: AsyncGeneratorType[Any, Any], what: str) -> None:
+    frame, code = generator.ag_frame, generator.ag_code
+    line = frame.f_lineno if frame is not None else code.co_firstlineno
+    trial.violate("asyncgen", f"{generator.__qualname__} {what}", Place(code.co_filename, line, code.co_qualname))
+
+
+def _tells(warning: warnings.WarningMessage) -> bool:
+    """Whether the warning's line is more than that of a finalizer."""
+    return Path(warning.filename).exists() and "site-packages" not in warning.filename and warning.lineno > 0
+
+
+def _look(fd_directory: str | None) -> _Process:
+    return set(threading.enumerate()), _descriptors(fd_directory), _children()
+
+
+def _descriptors(directory: str | None) -> set[str]:
+    if directory is None:
+        return set()
+    return {number for number in os.listdir(directory) if _is_open(int(number))}  # noqa: PTH208 - speed
+
+
+def _is_open(descriptor: int) -> bool:
+    """Whether it is, still: the descriptor of the listing itself is not."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _target(descriptor: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - a link to what is no path
+    except OSError:
+        return "?"
+
+
+def _children() -> set[str]:
+    """Ids of the child processes, where the kernel tells."""
+    try:
+        return set(Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split())
+    except OSError:
+        return set()

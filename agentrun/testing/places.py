@@ -1,0 +1,144 @@
+"""Where a suspended task stands: the file and line of the user's code, not of the library it waits in."""
+
+from __future__ import annotations
+
+import gc
+import linecache
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
+from typing import Any, Final, cast
+
+__all__ = ["Place", "is_own", "where"]
+
+_FRAMED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
+_LIBRARIES: Final = frozenset({"anyio", "outcome", "sniffio", "trio"})
+_ENGINE: Final = frozenset(
+    f"agentrun.testing.{name}"
+    for name in (
+        "asyncio_points",
+        "engine",
+        "interrupt_sweep",
+        "points",
+        "relay",
+        "sweep",
+        "trio_points",
+        "virtual_time",
+    )
+)
+_NAMED_BY_ANYIO: Final = "_run_coro"  # what anyio wraps around each coroutine that it runs as a task
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line of code at which a task waits, or begins.
+
+    Attributes:
+        file: Path of the source file.
+        line: Number of the line, from 1.
+        function: Qualified name of the function.
+        waiting_in: Name of the innermost function the task waits in, such as ``"sleep"``; empty if it has not begun.
+    """
+
+    file: str
+    line: int
+    function: str
+    waiting_in: str = ""
+
+    @property
+    def source(self) -> str:
+        """The line itself, stripped; empty if the file cannot be read."""
+        return linecache.getline(self.file, self.line).strip()
+
+    def __str__(self) -> str:
+        path = Path(self.file)
+        try:
+            shown = str(path.relative_to(Path.cwd()))
+        except ValueError:
+            shown = self.file
+        text = f"{shown}:{self.line} in {self.function}"
+        return f"{text}: `{self.source}`" if self.source else text
+
+
+def where(suspended: Any) -> Place:
+    """The place a suspended coroutine stands at: the deepest line that is not a library's.
+
+    For a coroutine that has not begun it is the first line of its function.
+    """
+    own: FrameType | None = None
+    deepest: FrameType | None = None
+    for link in _chain(suspended):
+        frame = _frame(link)
+        if frame is None:
+            continue
+        deepest = frame
+        if is_own(frame):
+            own = frame
+    if own is None:
+        unstarted = _unstarted(suspended)
+        if unstarted is not None:
+            return Place(unstarted.co_filename, unstarted.co_firstlineno, unstarted.co_qualname)
+    frame = own or deepest
+    if frame is None or deepest is None:
+        return Place("<unknown>", 0, getattr(suspended, "__qualname__", repr(suspended)))
+    waiting_in = deepest.f_code.co_name if deepest is not frame else ""
+    return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname, waiting_in)
+
+
+def is_own(frame: FrameType) -> bool:
+    """Whether a frame is of the code under test: no library's that it waits in, and not the harness's."""
+    module = frame.f_globals.get("__name__", "")
+    top = module.partition(".")[0]
+    return top not in _LIBRARIES and top not in sys.stdlib_module_names and module not in _ENGINE
+
+
+def _chain(suspended: Any) -> Iterator[Any]:
+    """A coroutine, what it awaits, what that awaits, as far as Python code goes."""
+    link: Any = suspended
+    for _ in range(1000):
+        if link is None:
+            return
+        if isinstance(link, _FRAMED):
+            yield link
+            link = _awaited(link)
+        else:
+            # A step of an asynchronous generator, or an awaitable object around a coroutine: look inside.
+            inner: list[Any] = [held for held in gc.get_referents(link) if isinstance(held, _FRAMED)]
+            link = inner[0] if inner else None
+
+
+def _awaited(link: Any) -> Any:
+    if isinstance(link, CoroutineType):
+        return cast("Any", link).cr_await
+    if isinstance(link, AsyncGeneratorType):
+        return cast("Any", link).ag_await
+    return link.gi_yieldfrom
+
+
+def _frame(link: Any) -> FrameType | None:
+    if isinstance(link, CoroutineType):
+        return link.cr_frame
+    if isinstance(link, AsyncGeneratorType):
+        return link.ag_frame
+    return cast("FrameType | None", link.gi_frame)
+
+
+def _inner_of_anyio(coro: Any) -> Any:
+    """The user's coroutine inside the one that anyio runs as a task."""
+    frame = getattr(coro, "cr_frame", None)
+    if frame is not None and frame.f_code.co_name == _NAMED_BY_ANYIO:
+        handle = frame.f_locals.get("self")
+        return getattr(handle, "coro", coro)
+    return coro
+
+
+def _unstarted(coro: Any) -> CodeType | None:
+    inner = _inner_of_anyio(coro)
+    code = getattr(inner, "cr_code", None)
+    frame = getattr(inner, "cr_frame", None)
+    # Only an unstarted coroutine has neither begun nor ended.
+    if code is None or frame is None or inner.cr_suspended or inner.cr_running:
+        return None
+    return cast("CodeType", code)

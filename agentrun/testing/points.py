@@ -1,0 +1,338 @@
+"""One execution of a scenario: its scheduling points, what is injected at which, and what was seen.
+
+A scheduling point is one step of one task: the event loop resumes it, and it runs until it awaits again or ends. The
+points of a trial are numbered from 1. The event loops (`asyncio_points`, `trio_points`) report the steps to the
+`Trial`, which acts when the number is the one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import anyio
+
+from agentrun.testing.judging import judge_exception
+from agentrun.testing.leaks import watch_async_generators
+from agentrun.testing.places import Place, where
+from agentrun.testing.relay import Relay, TaskRecord
+from agentrun.testing.verdicts import Check, Violation
+
+__all__ = ["Abandoned", "Backend", "Point", "Shot", "Trial"]
+
+_MARGIN_STEPS: int = 5000  # steps that a teardown may take besides 20 times those of the baseline
+_MOST_FORCE: int = 4  # attempts to get a stuck scenario to end before it is abandoned
+
+_numbers = itertools.count(1)
+
+
+class Abandoned(BaseException):
+    """A scenario that nothing could end; the event loop is left as it is."""
+
+
+@dataclass(slots=True)
+class Point:
+    """A step of a task in the baseline.
+
+    Attributes:
+        number: Its number, from 1.
+        task: The task.
+        before: Where the task stood when it was resumed.
+        after: Where it awaits again; ``None`` if it has ended.
+    """
+
+    number: int
+    task: str
+    before: Place
+    after: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """An action to take at a point.
+
+    Attributes:
+        point: Number of the point.
+        when: ``"before"`` the task is resumed, or ``"after"`` it has awaited again.
+        action: Name of the action: ``"cancel"`` the scenario's scope, ``"cancel_outer"``, the scope around it,
+            ``"native"`` (``Task.cancel()`` on the root), or one that the scenario offers (`Trial.actions`).
+        times: How often: again each time the root has taken a step.
+        place: Where the task stands then, in the baseline.
+    """
+
+    point: int
+    when: Literal["before", "after"]
+    action: str
+    times: int = 1
+    place: Place | None = None
+
+
+class Backend(Protocol):
+    """What a trial asks of the event loop it runs in."""
+
+    def now(self) -> float:
+        """Virtual time in seconds."""
+        ...
+
+    def cancel_root(self, token: str) -> None:
+        """``Task.cancel()`` on the root, if the backend has it."""
+        ...
+
+    def force(self) -> None:
+        """Cancel all tasks as strongly as the backend can: the scenario is stuck."""
+        ...
+
+    def abandon(self) -> None:
+        """Leave the event loop by an exception."""
+        ...
+
+    async def settle(self) -> None:
+        """End the tasks that were left, and forget cancellations that are still in force on the root."""
+        ...
+
+
+class Trial:
+    """One execution of a scenario in a fresh event loop.
+
+    Attributes:
+        backend: The event loop, once it runs.
+        steps: Number of the latest point.
+        sequence: The number of the task of each point, in order.
+        trace: The points with their places, if asked for.
+        records: The tasks, in the order of creation.
+        violations: What was found wrong.
+        refusals: What the scenario did that a sweep cannot deal with.
+        diverged: The first point that was not as in the baseline.
+        missed: Shots whose action was not there at their point.
+        actions: What the scenario offers to do to itself, by name.
+        fired: How many shots were fired.
+        error: The type names of what the scenario raised; empty if it returned or was cancelled.
+        returned: Whether the scenario returned.
+    """
+
+    def __init__(
+        self,
+        scenario: Callable[[Trial], Awaitable[Any]],
+        *,
+        shots: Sequence[Shot] = (),
+        expected: Sequence[int] = (),
+        keep_trace: bool = False,
+        grace: float = 30.0,
+        max_points: int = 20_000,
+        max_seconds: float = 30.0,
+        raises: tuple[type[BaseException], ...] = (),
+        oracle: Callable[[], Any] | None = None,
+    ) -> None:
+        self.scenario = scenario
+        self.oracle = oracle
+        self.grace = grace
+        self.raises = raises
+        self.token = f"agentrun.testing injection {next(_numbers)}"
+        self.backend: Backend
+        self.steps = 0
+        self.sequence: list[int] = []
+        self.trace: list[Point] | None = [] if keep_trace else None
+        self.records: list[TaskRecord] = []
+        self.violations: list[Violation] = []
+        self.refusals: list[str] = []
+        self.diverged: int | None = None
+        self.missed = 0
+        self.fired = 0
+        self.returned = False
+        self.error: tuple[str, ...] = ()
+        self.active = False
+        self.actions: dict[str, Callable[[], object]] = {}
+        self.seconds = 0.0  # virtual, from the first shot to the end
+        self._expected = expected
+        self._shots = list(shots)
+        self._before_at = self._after_at = 0
+        self._again: Shot | None = None
+        self._again_left = 0
+        self._shot_at: float | None = None
+        self._max_steps = max_points
+        self._real_end = time.perf_counter() + max_seconds
+        self._max_seconds = max_seconds
+        self._stage = 0
+        self._stuck: set[str] = set()
+        self._cancel_at_start = False
+        self._scopes: tuple[anyio.CancelScope, anyio.CancelScope] | None = None
+        self._aim()
+
+    # The root ---------------------------------------------------------------------------------------------------
+
+    async def root(self) -> None:
+        """What the root task runs: the scenario in its scopes, the checks of its end, the oracle."""
+        inner, outer = anyio.CancelScope(), anyio.CancelScope()
+        self._scopes = inner, outer
+        if self._cancel_at_start:
+            inner.cancel(self.token)
+        try:
+            with watch_async_generators(self), outer, inner:
+                await self.scenario(self)
+                self.returned = True
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:  # noqa: BLE001 - judged, and said
+            self.error, violation = judge_exception(exc, self.raises)
+            if violation is not None:
+                self.violations.append(violation)
+        self._finish()
+        await self.backend.settle()
+        if self.oracle is not None and not self._stuck and not self.refusals:
+            await self._consult(self.oracle)
+
+    def _finish(self) -> None:
+        self.active = False
+        if self._shot_at is not None:
+            self.seconds = self.backend.now() - self._shot_at
+        root = self.records[0]
+        for record in self.records[1:]:
+            if record.ending == "running":
+                place = where(record.coro)
+                self.violate("task", f"{record.label} is still alive after the scenario has ended; it waits at", place)
+        for record in self.records:
+            if record.deliveries and (self.returned if record is root else record.ending == "returned"):
+                self.violate(
+                    "swallowed", f"{record.label} returned, although it was cancelled at", record.deliveries[0]
+                )
+        if self._shots and self.diverged is None and not self._stuck:
+            self.diverged = min(self.steps + 1, self._shots[0].point)
+
+    async def _consult(self, oracle: Callable[[], Any]) -> None:
+        try:
+            with anyio.fail_after(self.grace):
+                value = oracle()
+                if isinstance(value, Awaitable):
+                    await value
+        except Exception as exc:  # noqa: BLE001 - the oracle's verdict
+            text = str(exc) or "it raised it without a message"
+            self.violate("oracle", f"{type(exc).__name__}: {text}")
+
+    # What the event loops report --------------------------------------------------------------------------------
+
+    def adopt(self, coro: Any, name: str, is_ours: Callable[[BaseException], bool]) -> tuple[TaskRecord, Any]:
+        """A task was created: its record, and the coroutine to run in its place."""
+        record = TaskRecord(len(self.records) + 1, _short(name) if self.records else "the scenario", coro)
+        self.records.append(record)
+        return record, Relay(record, is_ours)
+
+    def before_step(self, record: TaskRecord) -> None:
+        """A task is about to be resumed."""
+        self.steps = number = self.steps + 1
+        self.sequence.append(record.number)
+        if self.trace is not None:
+            self.trace.append(Point(number, record.label, where(record.coro)))
+        if number == self._before_at:
+            self._fire(record)
+
+    def after_step(self, record: TaskRecord, ended: bool) -> None:
+        """A task has awaited again, or has ended."""
+        if self.trace is not None and not ended:
+            self.trace[-1].after = where(record.coro)
+        if self.steps == self._after_at:
+            self._fire(record)
+        elif self._again_left and record.number == 1 and not ended:
+            self._again_left -= 1
+            assert self._again is not None
+            self._act(self._again)
+
+    def on_iteration(self) -> None:
+        """The event loop begins another turn."""
+        if self.steps > self._max_steps:
+            self.stuck("livelock", f"it takes step after step and does not end ({self.steps} by now)")
+        elif self._shot_at is not None and self.active and self.backend.now() > self._shot_at + self.grace:
+            self.stuck("grace", f"it has not ended within {self.grace:g} s of virtual time")
+        elif time.perf_counter() > self._real_end:
+            self.stuck("livelock", f"it has not ended within {self._max_seconds:g} real seconds")
+
+    def stuck(self, check: Check, message: str) -> None:
+        """The scenario does not end: say so, and make it."""
+        if check not in self._stuck and self.active:
+            self._stuck.add(check)
+            waiting = [record for record in self.records if record.ending == "running" and record.coro is not None]
+            standing = "".join(f"\n    {record.label} waits at {where(record.coro)}" for record in waiting)
+            self.violate(check, message + standing)
+        self._stage += 1
+        self._max_steps = self.steps + 1000
+        self._real_end = time.perf_counter() + 1.0
+        if self._shot_at is not None:
+            self._shot_at = self.backend.now()
+        if self._stage == 1 and self._scopes is not None and not self._scopes[0].cancel_called:
+            self._scopes[0].cancel("the scenario is stuck")
+        elif self._stage <= _MOST_FORCE:
+            self.backend.force()
+        else:
+            self.backend.abandon()
+
+    def refuse(self, what: str) -> None:
+        """The scenario does what a sweep cannot deal with."""
+        if what not in self.refusals:
+            self.refusals.append(what)
+
+    def violate(self, check: Check, message: str, place: Place | None = None) -> None:
+        """Something is wrong."""
+        self.violations.append(Violation(check, message, place))
+
+    def cancelled_scopes(self) -> tuple[anyio.CancelScope, ...]:
+        """The scopes around the scenario that are cancelled."""
+        return tuple(scope for scope in self._scopes or () if scope.cancel_called)
+
+    # Shooting ---------------------------------------------------------------------------------------------------
+
+    def _aim(self) -> None:
+        shot = self._shots[0] if self._shots else None
+        self._before_at = shot.point if shot is not None and shot.when == "before" else 0
+        self._after_at = shot.point if shot is not None and shot.when == "after" else 0
+
+    def _fire(self, record: TaskRecord) -> None:
+        shot = self._shots.pop(0)
+        self._aim()
+        number = shot.point
+        expected = self._expected[:number]
+        here = where(record.coro) if record.coro is not None else None
+        if self.sequence != expected or (shot.place is not None and here != shot.place):
+            self.diverged = _first_difference(self.sequence, expected)
+            self._shots.clear()
+            self._before_at = self._after_at = 0
+            return
+        if self._shot_at is None:
+            self._shot_at = self.backend.now()
+            self._max_steps = self.steps + _MARGIN_STEPS + 20 * len(self._expected)
+        self.fired += 1
+        self._act(shot)
+        if shot.times > 1:
+            self._again, self._again_left = shot, shot.times - 1
+
+    def _act(self, shot: Shot) -> None:
+        if shot.action == "native":
+            self.backend.cancel_root(self.token)
+        elif shot.action in ("cancel", "cancel_outer"):
+            if self._scopes is None:
+                self._cancel_at_start = True
+            else:
+                self._scopes[shot.action == "cancel_outer"].cancel(self.token)
+        elif (action := self.actions.get(shot.action)) is not None:
+            action()
+        else:
+            self.missed += 1
+
+
+def _short(name: str) -> str:
+    """The name of a task without its module, and without the function that its function was defined in."""
+    tail = name.rpartition("<locals>.")[2]
+    if tail == name:
+        while "." in tail and (split := tail.partition("."))[0] in sys.modules:
+            tail = split[2]
+    return tail
+
+
+def _first_difference(seen: Sequence[int], expected: Sequence[int]) -> int:
+    pairs: Iterable[tuple[int, int]] = zip(seen, expected, strict=False)
+    for number, (one, other) in enumerate(pairs, 1):
+        if one != other:
+            return number
+    return min(len(seen), len(expected)) or 1

@@ -1,0 +1,123 @@
+"""What stands between the event loop and a task's coroutine, and sees the cancellations that go in.
+
+A cancellation of the harness carries a token that nothing else does, so there is no doubt whether a task was told of
+it; and whether the task then *returned*, as if it had not been told, is seen here as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from agentrun.testing.places import Place, where
+
+__all__ = ["Relay", "TaskRecord"]
+
+_MOST_DELIVERIES = 20  # a cancellation is delivered again at each await; the first ones tell the story
+
+
+@dataclass(slots=True, eq=False)
+class TaskRecord:
+    """One task of a trial.
+
+    Attributes:
+        number: 1 for the scenario's root, then in the order of their creation.
+        name: Name of the task, or of its function.
+        coro: Its coroutine, until it has ended.
+        ending: How it ended; ``"running"`` before.
+        deliveries: Where it stood when the harness's cancellation was delivered to it.
+    """
+
+    number: int
+    name: str
+    coro: Any
+    ending: Literal["running", "returned", "raised"] = "running"
+    deliveries: list[Place] = field(default_factory=list[Place])
+
+    @property
+    def label(self) -> str:
+        """For messages."""
+        return f"task {self.number} ({self.name})"
+
+    def delivered(self) -> None:
+        """The harness's cancellation is about to go in."""
+        if len(self.deliveries) < _MOST_DELIVERIES:
+            self.deliveries.append(where(self.coro))
+
+
+class Relay(Coroutine[Any, Any, Any]):
+    """Passes each step of a task on to its coroutine. The event loop takes it for the coroutine itself."""
+
+    __slots__ = ("_coro", "_is_ours", "_record")
+
+    def __init__(self, record: TaskRecord, is_ours: Callable[[BaseException], bool]) -> None:
+        self._coro = record.coro
+        self._record = record
+        self._is_ours = is_ours
+
+    def send(self, value: Any) -> Any:
+        """One step. trio hands a cancellation in as a value: an ``outcome.Error``."""
+        if value is not None:
+            error = getattr(value, "error", None)
+            if isinstance(error, BaseException) and self._is_ours(error):
+                self._record.delivered()
+        try:
+            return self._coro.send(value)
+        except BaseException as exc:
+            self._ended(exc)
+            raise
+
+    def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
+        """One step with an exception. asyncio throws a cancellation in."""
+        exc = typ if val is None else val
+        if isinstance(exc, asyncio.CancelledError) and self._is_ours(exc):
+            self._record.delivered()
+        try:
+            return self._coro.throw(exc)
+        except BaseException as raised:
+            self._ended(raised)
+            raise
+
+    def _ended(self, exc: BaseException) -> None:
+        self._record.ending = "returned" if isinstance(exc, StopIteration) else "raised"
+        self._record.coro = None  # its frame is gone, and what it held shall go, too
+
+    def close(self) -> None:
+        """Close the coroutine."""
+        self._coro.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        generator: Generator[Any, Any, Any] = self._coro.__await__()
+        return generator
+
+    # What the event loops, anyio and inspect look at.
+
+    @property
+    def cr_frame(self) -> Any:
+        """The coroutine's."""
+        return self._coro.cr_frame
+
+    @property
+    def cr_running(self) -> bool:
+        """The coroutine's."""
+        return bool(self._coro.cr_running)
+
+    @property
+    def cr_suspended(self) -> bool:
+        """The coroutine's."""
+        return bool(self._coro.cr_suspended)
+
+    @property
+    def cr_await(self) -> Any:
+        """The coroutine's."""
+        return self._coro.cr_await
+
+    @property
+    def cr_code(self) -> Any:
+        """The coroutine's."""
+        return self._coro.cr_code
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._coro, name)  # such as its name, which a class cannot have as a property

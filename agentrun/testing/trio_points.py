@@ -1,0 +1,206 @@
+"""Scheduling points of trio: an instrument that numbers the steps of the tasks below the scenario's root."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Generator
+from typing import Any
+
+from agentrun.testing.points import Abandoned, Trial
+from agentrun.testing.relay import TaskRecord
+from agentrun.testing.verdicts import SweepRefused
+from agentrun.testing.virtual_time import seeded_trio
+
+__all__ = ["no_threads_or_sockets", "run_trial"]
+
+_current: list[_Watch] = []
+"""The trial that is running, for what is patched."""
+
+
+def run_trial(trial: Trial, seed: int) -> None:
+    """Run a trial in a fresh trio run, to its end."""
+    import trio
+    import trio.testing
+
+    clock: Any = trio.testing.MockClock(autojump_threshold=0)
+    watch = _Watch(trial, clock)
+    trial.backend = watch
+    instrument: Any = watch  # trio asks for its base class, and looks only for the methods
+    _current.append(watch)
+    try:
+        with seeded_trio(seed):
+            trio.run(trial.root, clock=clock, instruments=[instrument])
+    except trio.TrioInternalError as exc:
+        if not isinstance(exc.__cause__, Abandoned):
+            raise
+    finally:
+        _current.pop()
+        watch.forget()
+    if watch.error is not None:
+        raise watch.error
+
+
+class _Watch:
+    """The instrument, and the trial's backend.
+
+    trio drops an instrument that raises, with a line in the log. So none of its methods does: an error is kept, and
+    raised after the run.
+    """
+
+    def __init__(self, trial: Trial, clock: Any) -> None:
+        self._trial = trial
+        self._clock = clock
+        self._autojump = clock._autojump
+        clock._autojump = self._jump
+        self.records: dict[Any, TaskRecord] = {}
+        self.error: BaseException | None = None
+
+    # Called by trio ---------------------------------------------------------------------------------------------
+
+    def task_spawned(self, task: Any) -> None:
+        """Put a relay around each task of the scenario."""
+        trial = self._trial
+        if not self.records:
+            if getattr(task.coro, "cr_code", None) is not Trial.root.__code__:
+                return  # one of trio's own
+            trial.active = True
+        elif not trial.active or not self._is_below_root(task):
+            return
+        self.records[task], task.coro = trial.adopt(task.coro, task.name, self._is_ours)
+
+    def _is_below_root(self, task: Any) -> bool:
+        import trio
+
+        nursery = task.parent_nursery
+        if nursery is not None and nursery.parent_task in self.records:
+            return True
+        try:  # a system task that the scenario has spawned
+            return trio.lowlevel.current_task() in self.records
+        except RuntimeError:
+            return False
+
+    def before_task_step(self, task: Any) -> None:
+        """Count a step."""
+        trial = self._trial
+        if trial.active and (record := self.records.get(task)) is not None:
+            try:
+                trial.before_step(record)
+            except BaseException as exc:  # noqa: BLE001 - see the class
+                self.error = self.error or exc
+
+    def after_task_step(self, task: Any) -> None:
+        """The step is done."""
+        trial = self._trial
+        if trial.active and (record := self.records.get(task)) is not None:
+            try:
+                trial.after_step(record, record.ending != "running")
+            except BaseException as exc:  # noqa: BLE001 - see the class
+                self.error = self.error or exc
+
+    def before_io_wait(self, timeout: float) -> None:
+        """Another turn of the event loop."""
+        try:
+            self._trial.on_iteration()
+        except BaseException as exc:  # noqa: BLE001 - see the class
+            self.error = self.error or exc
+
+    def _jump(self) -> None:
+        import trio
+
+        if math.isinf(trio.lowlevel.current_statistics().seconds_to_next_deadline):
+            self._trial.stuck("deadlock", "all tasks wait, and nothing is left that could wake one:")
+        else:
+            self._autojump()
+
+    def _is_ours(self, exc: BaseException) -> bool:
+        import trio
+
+        return isinstance(exc, trio.Cancelled) and getattr(exc, "reason", None) == self._trial.token
+
+    # What the trial asks of its backend -------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """Virtual time."""
+        return float(self._clock.current_time())
+
+    def cancel_root(self, token: str) -> None:
+        """trio has no such thing."""
+
+    def force(self) -> None:
+        """Take away all shields of a scenario that is cancelled."""
+        for task in self.records:
+            status = task._cancel_status
+            while status is not None:
+                if status._scope.shield:
+                    status._scope.shield = False
+                status = status._parent
+
+    def abandon(self) -> None:
+        """Make the clock raise when the event loop looks at it next: the only way out of a task that never ends."""
+
+        def raise_abandoned() -> float:
+            raise Abandoned
+
+        self._clock.current_time = raise_abandoned
+
+    async def settle(self) -> None:
+        """A nursery has left nothing."""
+
+    def forget(self) -> None:
+        """Let go of the tasks."""
+        for record in self.records.values():
+            record.coro = None
+        self.records.clear()
+
+    def refuse(self, what: str) -> SweepRefused | None:
+        """The error for the task that runs now, if it is the scenario's."""
+        import trio
+
+        try:
+            inside = trio.lowlevel.current_task() in self.records
+        except RuntimeError:
+            inside = False
+        if not inside:
+            return None
+        self._trial.refuse(what)
+        return SweepRefused(f"not possible in a sweep: {what}")
+
+
+@contextlib.contextmanager
+def no_threads_or_sockets() -> Generator[None]:
+    """Refuse, inside this block, what the tasks of a trial would do with threads, sockets and other descriptors."""
+    from trio._core import _run as trio_run
+    from trio._core._thread_cache import ThreadCache
+
+    internals: Any = trio_run
+    manager = internals.TheIOManager
+    cache: Any = ThreadCache
+    originals = {name: getattr(manager, name) for name in ("wait_readable", "wait_writable")}
+    start = cache.start_thread_soon
+
+    def guarded(name: str) -> Any:
+        async def wait(self: Any, fd: Any) -> None:
+            error = _current[-1].refuse(f"a socket or other file descriptor ({name} of {fd!r})") if _current else None
+            if error is not None:
+                raise error
+            await originals[name](self, fd)
+
+        return wait
+
+    def start_thread_soon(self: Any, fn: Any, deliver: Any, name: str | None = None) -> None:
+        shown = name or getattr(fn, "__qualname__", repr(fn))
+        error = _current[-1].refuse(f"a thread ({shown})") if _current else None
+        if error is not None:
+            raise error
+        start(self, fn, deliver, name)
+
+    for name in originals:
+        setattr(manager, name, guarded(name))
+    cache.start_thread_soon = start_thread_soon
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(manager, name, original)
+        cache.start_thread_soon = start

@@ -1,0 +1,126 @@
+"""Event loops whose clock jumps: when all tasks wait, time goes on to the next deadline at once.
+
+Both clocks begin at 0. On asyncio the loop has no selector at all, so it has no file descriptors either, and sockets
+and threads cannot wake it; on trio it is `trio.testing.MockClock` with ``autojump_threshold=0``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, TypeVar
+
+import anyio
+
+from agentrun.core.errors import UserError
+
+__all__ = ["Deadlock", "VirtualTimeLoop", "run_virtual", "seeded_trio"]
+
+T = TypeVar("T")
+
+
+class Deadlock(RuntimeError):
+    """All tasks wait, and nothing is left that could wake one of them."""
+
+
+class _JumpingSelector:
+    """Stands in for the loop's selector. Waiting for so many seconds is setting the clock forward."""
+
+    def __init__(self, loop: VirtualTimeLoop) -> None:
+        self._loop = loop
+
+    def select(self, timeout: float | None) -> list[Any]:
+        self._loop.on_iteration()
+        if timeout is None:
+            self._loop.on_idle()
+        elif timeout > 0:
+            self._loop.jump()
+        return []
+
+
+class VirtualTimeLoop(asyncio.BaseEventLoop):
+    """An asyncio event loop in virtual time, for ``loop_factory=VirtualTimeLoop``.
+
+    There is no I/O in it: what needs a socket, a pipe, a signal or a subprocess raises `NotImplementedError`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = 0.0
+        self._selector = _JumpingSelector(self)
+        self._clock_resolution = 1e-9
+        self.set_debug(False)  # debug mode keeps the frames of coroutines alive, and its warnings depend on real time
+
+    def time(self) -> float:
+        """Seconds of virtual time since the loop was made."""
+        return self._now
+
+    def jump(self) -> None:
+        """Set the clock to the next deadline."""
+        loop: Any = self
+        self._now = max(self._now, float(loop._scheduled[0]._when))
+
+    def on_iteration(self) -> None:
+        """Called once for each turn of the loop."""
+
+    def on_idle(self) -> None:
+        """Called when all tasks wait and there is no deadline.
+
+        Raises:
+            Deadlock: Always.
+        """
+        raise Deadlock("all tasks wait, and nothing is left that could wake one of them")
+
+    def _process_events(self, event_list: list[Any]) -> None:
+        """There is no I/O, so there are no events."""
+
+    def _write_to_self(self) -> None:
+        """The loop never sleeps, so nobody has to wake it."""
+
+
+@contextlib.contextmanager
+def seeded_trio(seed: int) -> Generator[None]:
+    """Make trio's scheduler deterministic, in an order that the seed chooses, for the runs inside this block.
+
+    trio has the switch for exactly this (it says so in its source), but no public name for it.
+    """
+    from trio._core import _run as trio_run
+
+    internals: Any = trio_run
+    state = internals._r.getstate()
+    flag = internals._ALLOW_DETERMINISTIC_SCHEDULING
+    internals._ALLOW_DETERMINISTIC_SCHEDULING = True
+    internals._r.seed(seed)
+    try:
+        yield
+    finally:
+        internals._ALLOW_DETERMINISTIC_SCHEDULING = flag
+        internals._r.setstate(state)
+
+
+def run_virtual(function: Callable[..., Awaitable[T]], *args: Any, backend: str = "asyncio", seed: int = 0) -> T:
+    """Like ``anyio.run``, in virtual time: hours of sleeping take milliseconds.
+
+    Args:
+        function: An async function.
+        *args: Its arguments.
+        backend: ``"asyncio"`` or ``"trio"``.
+        seed: Chooses the order in which trio runs tasks that are ready together. asyncio's is always the same.
+
+    Returns:
+        What the function returned.
+
+    Raises:
+        Deadlock: asyncio: all tasks wait for ever. (trio's clock does not tell.)
+        UserError: The backend is unknown.
+    """
+    if backend == "asyncio":
+        return anyio.run(function, *args, backend="asyncio", backend_options={"loop_factory": VirtualTimeLoop})
+    if backend == "trio":
+        import trio.testing
+
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        with seeded_trio(seed):
+            return anyio.run(function, *args, backend="trio", backend_options={"clock": clock})
+    raise UserError(f"backend must be 'asyncio' or 'trio', not {backend!r}")
