@@ -32,6 +32,7 @@ from agentrun import (
 from agentrun.core.model import ModelRequest
 from agentrun.events import Event
 from agentrun.items import Item
+from agentrun.runtime.containment import split_cancelled
 from agentrun.sessions import MemorySession
 from agentrun.testing import Call, Say, ScriptedModel, assert_valid_history
 
@@ -60,8 +61,8 @@ class Ledger:
         cancelled = False
         try:
             yield
-        except BaseException:
-            cancelled = True
+        except BaseException as exc:
+            cancelled = split_cancelled(exc, anyio.get_cancelled_exc_class())[0] is not None
             raise
         finally:
             if cancelled and not registered:
