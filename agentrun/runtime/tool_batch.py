@@ -6,6 +6,7 @@ starts next, whose end is told, what enters the history. A call's task runs noth
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,8 +81,7 @@ class ToolBatch:
                 if tool.call.name in self._handoffs:
                     self._hand_over(tool)
                     continue
-                tool.prepare()
-                if tool.phase == "checking":
+                if tool.prepare() == "checking":
                     tool.begin(tool.check_approval)
             if tool.phase == "waiting for approval" and not tool.asked and tool.cancel_reason is None:
                 tool.asked = True
@@ -164,10 +164,17 @@ class ToolBatch:
 
     def _hand_over(self, tool: ToolRun) -> None:
         """A handoff is a tool call that changes the agent, once all calls of the turn have ended."""
-        if any(other.call.name in self._handoffs for other in self.calls[: self.calls.index(tool)]):
+        if self._next_agent is not None:
             tool.end("failed", "Error: only one handoff per turn is possible; the first one was carried out.")
             return
         handoff = self._handoffs[tool.call.name]
+        try:
+            valid = isinstance(json.loads(tool.call.arguments.strip() or "{}"), dict)
+        except ValueError:
+            valid = False
+        if not valid:  # nobody reads them, but a call that was carried out must be one that providers take back
+            tool.end("failed", "Error: the arguments are not a JSON object.")
+            return
         tool.end("completed", f"The conversation was handed over to {handoff.agent.name}.")
         self._next_agent = handoff.agent
 

@@ -35,7 +35,8 @@ from agentrun.testing import Call, Fail, Say, ScriptedModel, assert_valid_histor
 from .support import check_ended, checkpoints, run_on, structural, watch
 
 SCHEDULES = (1, 2, 3, 4)
-PACE = 6  # steps of the scheduler between two moments
+PACE = 12  # steps of the scheduler between two moments; more than the starts of all calls of a turn can take together
+MOMENTS = (1, 2, 4, 8, 16)  # no two sums of these are the same, so calls that wait for others end apart, too
 
 
 class Broken(Exception):
@@ -49,15 +50,21 @@ class Program:
         rng = random.Random(seed)
         self.session = MemorySession() if rng.random() < 0.5 else None
         self.config = RunConfig(
-            max_turns=rng.choice([2, 5, None]),
+            max_turns=rng.choice([3, None, None]),
             max_parallel_tools=rng.choice([None, None, 1, 2]),
             max_tool_calls=rng.choice([None, None, 6]),
             cleanup_grace=5.0,
             on_approval="end",  # for those that no hook approves
         )
-        self.model = ScriptedModel([*(self._turn(rng, n) for n in range(rng.randint(1, 4))), *[Say("the end", chunks=PACE)] * 12])
+        self.model = ScriptedModel(
+            [*(self._turn(rng, n) for n in range(rng.randint(1, 4))), *[Say("the end", chunks=6)] * 12]
+        )
         self.hooks = Actions(rng)
-        inner = Agent("inner", model=ScriptedModel([[Say("hm"), Call("plain", {"at": 1})], *[Say("inner end")] * 20]), tools=[plain])
+        inner = Agent(
+            "inner",
+            model=ScriptedModel([[Say("hm"), Call("plain", {"at": 1})], *[Say("inner end")] * 20]),
+            tools=[plain],
+        )
         other = Agent("other", tools=self._tools(), model=ScriptedModel([Say("this is other")] * 12))
         self.agent: Agent[Any, Any] = Agent(
             "main",
@@ -70,16 +77,16 @@ class Program:
         )
 
     def _turn(self, rng: random.Random, number: int) -> list[Any]:
-        parts: list[Any] = [Say(f"thinking {number}", chunks=PACE)]
+        parts: list[Any] = [Say(f"thinking {number}", chunks=6)]
         kind = rng.random()
-        if kind < 0.1:
+        if kind < 0.05:
             return [*parts, Fail(Broken(f"line cut {number}"))]
         if kind < 0.2:
             return [*parts, Call("nested", {"input": "x"}, call_id=f"n{number}")]
-        moments = rng.sample(range(1, 7), rng.randint(1, 4))
+        moments = rng.sample(MOMENTS, rng.randint(1, 4))
         kinds = ("plain", "fails", "handled", "raises", "stubborn", "clumsy", "waits", "asks", "alone")
         kinds += ("injects", "interrupts", "stops_sibling", "unknown", "transfer_to_other")
-        weights = (6, 2, 2, 1, 2, 2, 4, 2, 1, 4, 1, 3, 1, 1)
+        weights = (6, 2, 2, 1, 2, 2, 4, 2, 1, 4, 2, 3, 1, 1)
         for index, (name, at) in enumerate(zip(rng.choices(kinds, weights, k=len(moments)), moments, strict=True)):
             arguments: dict[str, Any] = {"at": at}
             if name == "injects":
@@ -232,13 +239,13 @@ async def clumsy(at: int) -> str:
 
 
 async def waits(ctx: RunContext[Any], at: int) -> str:
-    """Ends long after all others, and cleans up in as many steps as it likes."""
-    ctx.on_cleanup(lambda: checkpoints(at))
+    """Ends long after all others, and cleans up in several steps."""
+    ctx.on_cleanup(lambda: checkpoints(2))
     try:
-        await checkpoints(PACE * (at + 8))
+        await checkpoints(PACE * (at + 32))
         return "waited"
     finally:
-        await checkpoints(2 * at)
+        await checkpoints(3)
 
 
 async def injects(ctx: RunContext[Any], at: int, deliver: str) -> str:
