@@ -44,6 +44,7 @@ class ThreadCall(Generic[_T]):
         self._value: _T | None = None
         self._error: BaseException | None = None
         self._finished = False
+        self._cancelled = False
         self.abandoned = False
         self.thread_name = "not started"
 
@@ -69,6 +70,7 @@ class ThreadCall(Generic[_T]):
         try:
             await done.wait()
         except anyio.get_cancelled_exc_class():
+            self._cancelled = True
             self._on_cancel()
             try:
                 # The first cancellation has raised the shield of the grace: this waits for the thread to look.
@@ -84,6 +86,8 @@ class ThreadCall(Generic[_T]):
         return self._value  # type: ignore[return-value]
 
     def _in_thread(self) -> None:
+        if self._cancelled:
+            return  # while the thread was being started: the function is not called at all
         self.thread_name = threading.current_thread().name
         try:
             self._value = self._function()

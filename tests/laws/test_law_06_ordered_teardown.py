@@ -170,7 +170,8 @@ async def test_nested_runs_are_torn_down_from_the_inside_out_and_their_events_te
             await checkpoints(3)
             diary.note("deep tool")
 
-    inmost = Agent("inmost", tools=[deep], model=ScriptedModel([Call("deep", call_id="c")]), hooks=Named(diary, "inmost"))
+    inmost_model = ScriptedModel([Call("deep", call_id="c")])
+    inmost = Agent("inmost", tools=[deep], model=inmost_model, hooks=Named(diary, "inmost"))
     middle_model = ScriptedModel([Call("inmost", {"input": "Go."}, call_id="b")])
     middle = Agent("middle", tools=[inmost.as_tool()], model=middle_model, hooks=Named(diary, "middle"))
     model = ScriptedModel([Call("middle", {"input": "Go."}, call_id="a")])
@@ -374,8 +375,9 @@ async def test_hooks_and_sessions_that_hang_get_their_grace_and_no_more() -> Non
 
     model = ScriptedModel([[Say("x"), Hang()]])
     config = RunConfig(cleanup_grace=0.1)
+    agent = Agent("a", model=model, hooks=Stuck())
     with anyio.fail_after(10):
-        async with open_run(Agent("a", model=model), "Go.", config=config, session=StuckSession(), hooks=Stuck()) as live:
+        async with open_run(agent, "Go.", config=config, session=StuckSession()) as live:
             await checkpoints(20)
             live.interrupt("stop")
             result = await live.wait()
