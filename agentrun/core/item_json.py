@@ -108,6 +108,8 @@ def parse_items(values: Iterable[InputItem], *, what: str = "items") -> list[Ite
     Raises:
         UserError: An element is none of these; the message gives its position.
     """
+    if not isinstance(cast("object", values), Iterable) or isinstance(values, (str, bytes, Mapping)):
+        raise UserError(f"{what} must be a list of items, not {type(values).__name__}")
     result: list[Item] = []
     for index, value in enumerate(values):
         if isinstance(value, _ITEM_CLASSES):

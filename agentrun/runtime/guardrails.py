@@ -182,7 +182,8 @@ def _check(function: Any, timeout: float | None) -> float | None:
             f"guardrail {_name_of(function)!r} must take (ctx, value) or (value), "
             f"but takes {count} positional parameters"
         )
-    if timeout is not None and (not timeout > 0 or math.isinf(timeout)):
+    number = isinstance(cast("object", timeout), (int, float)) and not isinstance(timeout, bool)
+    if timeout is not None and not (number and timeout > 0 and math.isfinite(timeout)):
         raise UserError(f"guardrail {_name_of(function)!r}: timeout must be more than 0 seconds, not {timeout!r}")
     return timeout
 
