@@ -290,8 +290,8 @@ async def test_a_request_that_cannot_be_is_refused_and_changes_nothing(
         ('{"version": 1, "run_id": "r", "status": "completed", "agent": "a", "history": 5}', "history"),
         ('{"version": 1, "run_id": "r", "status": "completed", "agent": "a", "history": [5]}', r"history\[0\]"),
         (
-            '{"version": 1, "run_id": "r", "status": "completed", "agent": "a", "history": [], '
-            '"pending_approvals": ["x"]}',
+            ('{"version": 1, "run_id": "r", "status": "completed", "agent": "a", "history": [], '
+            '"pending_approvals": ["x"]}'),
             "x",
         ),
     ],

@@ -98,6 +98,11 @@ def parse_input(value: RunInput, *, what: str = "input") -> list[Item]:
     return items
 
 
+def _check_list(values: object, what: str) -> None:
+    if not isinstance(values, Iterable) or isinstance(values, (str, bytes, Mapping)):
+        raise UserError(f"{what} must be a list of items, not {type(cast('object', values)).__name__}")
+
+
 def parse_items(values: Iterable[InputItem], *, what: str = "items") -> list[Item]:
     """Turn items and plain dicts into items.
 
@@ -108,8 +113,7 @@ def parse_items(values: Iterable[InputItem], *, what: str = "items") -> list[Ite
     Raises:
         UserError: An element is none of these; the message gives its position.
     """
-    if not isinstance(cast("object", values), Iterable) or isinstance(values, (str, bytes, Mapping)):
-        raise UserError(f"{what} must be a list of items, not {type(values).__name__}")
+    _check_list(values, what)
     result: list[Item] = []
     for index, value in enumerate(values):
         if isinstance(value, _ITEM_CLASSES):

@@ -182,10 +182,13 @@ def _check(function: Any, timeout: float | None) -> float | None:
             f"guardrail {_name_of(function)!r} must take (ctx, value) or (value), "
             f"but takes {count} positional parameters"
         )
-    number = isinstance(cast("object", timeout), (int, float)) and not isinstance(timeout, bool)
-    if timeout is not None and not (number and timeout > 0 and math.isfinite(timeout)):
+    if timeout is not None and not (_is_number(timeout) and timeout > 0 and math.isfinite(timeout)):
         raise UserError(f"guardrail {_name_of(function)!r}: timeout must be more than 0 seconds, not {timeout!r}")
     return timeout
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _positional(function: Any) -> int:
