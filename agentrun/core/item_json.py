@@ -99,8 +99,9 @@ def parse_input(value: RunInput, *, what: str = "input") -> list[Item]:
 
 
 def _check_list(values: object, what: str) -> None:
+    name = type(values).__name__
     if not isinstance(values, Iterable) or isinstance(values, (str, bytes, Mapping)):
-        raise UserError(f"{what} must be a list of items, not {type(cast('object', values)).__name__}")
+        raise UserError(f"{what} must be a list of items, not {name}")
 
 
 def parse_items(values: Iterable[InputItem], *, what: str = "items") -> list[Item]:

@@ -112,7 +112,7 @@ def test_fields_of_a_snapshot_that_have_defaults_may_be_left_out() -> None:
         ({"version": None}, "snapshot version None is not supported"),
         ({"status": "odd"}, "not a valid run snapshot: status: Input should be 'completed'"),
         ({"run_id": 5}, "not a valid run snapshot: run_id: Input should be a valid string"),
-        ({"history": 5}, "not a valid run snapshot: TypeError"),
+        ({"history": 5}, "history must be a list of items, not int"),
         ({"history": [{"role": "odd"}]}, "history[0]: unknown role 'odd'"),
         ({"pending_approvals": ["other"]}, "not a valid run snapshot: KeyError('other')"),
         ({"pending_approvals": [[]]}, "not a valid run snapshot: TypeError"),
