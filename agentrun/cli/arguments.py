@@ -66,9 +66,10 @@ class _Version(argparse.Action):
         from importlib.metadata import PackageNotFoundError, version
 
         try:
-            parser.exit(0, f"agentrun {version('agentrun')}\n")
+            print(f"agentrun {version('agentrun')}")
         except PackageNotFoundError:
-            parser.exit(0, "agentrun (from a checkout that is not installed)\n")
+            print("agentrun (from a checkout that is not installed)")
+        parser.exit()
 
 
 def parse(argv: Sequence[str] | None = None) -> Options:

@@ -121,7 +121,6 @@ def describe_ending(result: RunResult[Any]) -> Note | None:
         return Note(f"interrupted{f' ({one_line(reason)})' if reason else ''}: {teardown}", "ask")
     if result.status == "failed":
         assert result.error is not None
-        # The error is cut short before the teardown report is: that is what nobody can look up later.
         return Note(f"failed: {describe_error(result.error)}; {teardown}", "bad")
     if not result.teardown.clean:
         return Note(teardown, "bad")

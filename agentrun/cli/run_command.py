@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncIterator
+from contextlib import redirect_stdout
 from signal import SIGINT, SIGPIPE, Signals
 from typing import Any
 
@@ -34,6 +35,12 @@ async def run_command(options: Options) -> Ending:
     Raises:
         UserError: Something that was asked for cannot be had.
     """
+    # stdout is for the answer, or for JSON: what the agent's module and its tools print must not get in between.
+    with redirect_stdout(sys.stderr):
+        return await _run(options)
+
+
+async def _run(options: Options) -> Ending:
     setup = prepare(options, on_approval="end")
     if options.prompt is None and (sys.stdin is None or os.isatty(0)):  # pyright: ignore[reportUnnecessaryComparison]
         raise UserError("there is no prompt: pass it as an argument, or pipe it in")

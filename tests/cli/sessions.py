@@ -13,9 +13,9 @@ import termios
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
-from tests.cli.emulator import Emulator
+from .emulator import Emulator
 
 HERE = Path(__file__).parent
 TIMEOUT = 60.0  # of a machine that is busy with other things
@@ -54,8 +54,9 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 
 def command(*arguments: str, backend: str) -> list[str]:
-    """The arguments of Python for ``agentrun ARGUMENTS``."""
-    return ["-W", "error", "-m", "agentrun.cli", *arguments, "--backend", backend]
+    """The arguments of Python for ``agentrun ARGUMENTS``. As with an installed program, this directory is not on the
+    path by itself (``-P``), and every warning is an error."""
+    return ["-P", "-W", "error", "-m", "agentrun.cli", *arguments, "--backend", backend]
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -81,12 +82,29 @@ def run_program(
     )
 
 
+started: list[subprocess.Popen[bytes]] = []
+
+
 def start_program(*arguments: str, backend: str, **options: Any) -> subprocess.Popen[bytes]:
-    """Start the program between pipes."""
+    """Start the program between pipes. The test need not end it."""
     options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, *command(*arguments, backend=backend)], cwd=HERE, env=environment(), **options
     )
+    started.append(process)
+    return process
+
+
+def end_programs() -> None:
+    """End what a test has started and not ended, and close the pipes."""
+    while started:
+        process = started.pop()
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
 def read_until(stream: Any, text: bytes) -> bytes:
@@ -120,7 +138,7 @@ class TerminalSession:
             stdin=subprocess.DEVNULL,
         )
 
-    def __enter__(self) -> TerminalSession:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -6,7 +6,7 @@ import json
 import signal
 from pathlib import Path
 
-from tests.cli.sessions import TerminalSession
+from .sessions import TerminalSession
 
 CTRL_C, CTRL_D, CTRL_W, CTRL_Z = "\x03", "\x04", "\x17", "\x1a"
 AGENT = ("chat", "--agent", "scripted_agents:parrot")
