@@ -18,7 +18,7 @@ from agentrun.tools.function import FunctionTool, as_tool, check_tool_names
 
 __all__ = ["Agent", "Handoff", "Instructions"]
 
-_NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": False}
+_NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 
 DepsT = TypeVar("DepsT", default=Any)
 OutputT = TypeVar("OutputT", default=str)

@@ -10,9 +10,12 @@ code does not look at events), and shielding from the start (then nothing is eve
 
 from __future__ import annotations
 
+import inspect
+import inspect
+import inspect
 import math
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 import anyio
@@ -44,7 +47,7 @@ def split_cancelled(
         group = cast("BaseExceptionGroup[BaseException]", exc)
         cancelled, other = group.split(cancelled_class)
         # A split makes a copy even when there is nothing to take out, of another class perhaps; errors stay themselves.
-        return (None, exc) if cancelled is None else (cancelled, other)
+        return (None, group) if cancelled is None else (cancelled, other)
     return (exc, None) if isinstance(exc, cancelled_class) else (None, exc)
 
 
@@ -231,7 +234,7 @@ class Contained(Generic[_T]):
     def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
         """Resume the coroutine with an exception. asyncio throws a cancellation in."""
         exc = typ if val is None else val
-        if isinstance(exc, self._cancelled_class) or (isinstance(exc, type) and issubclass(exc, self._cancelled_class)):
+        if issubclass(typ if val is None and inspect.isclass(typ) else type(exc), self._cancelled_class):
             self._thrown = True
             self._notice()
         try:
@@ -326,23 +329,21 @@ async def _absorb_native_cancellations(before: int) -> None:
         task.uncancel()
 
 
-async def call(function: Callable[..., Awaitable[_T] | _T], *args: Any) -> _T:
+async def call(function: Callable[..., Any], *args: Any) -> Any:
     """Call a function of the user's, and await what it returns if that can be awaited.
 
     A checkpoint exactly when that is one.
     """
     value = function(*args)
-    if isinstance(value, Awaitable):
-        return await cast("Awaitable[_T]", value)
-    return cast("_T", value)
+    return await value if inspect.isawaitable(value) else value
 
 
-async def bounded(function: Callable[[], Awaitable[_T] | _T], grace: float) -> Outcome[_T]:
+async def bounded(function: Callable[[], Any], grace: float) -> Outcome[Any]:
     """Call cleanup code of the user's: shielded from every cancellation, for at most ``grace`` seconds.
 
     A checkpoint exactly when ``function`` is one.
     """
-    contained: Contained[_T] = Contained(grace=0.0, timeout=grace)
+    contained: Contained[Any] = Contained(grace=0.0, timeout=grace)
     contained.scope.shield = True
 
     return await contained.run(call(function))

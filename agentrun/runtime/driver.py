@@ -7,7 +7,8 @@ the run reaches it in order: the model stream first, then the tools, then sessio
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import anyio
 
@@ -18,6 +19,7 @@ from agentrun.core.results import RunResult
 from agentrun.core.transcript import Transcript
 from agentrun.core.turns import CallModel, CheckOutput, RunTools
 from agentrun.runtime.containment import bounded, call, only_cancellations
+from agentrun.runtime.guardrails import OutputGuardrail
 from agentrun.runtime.model_call import call_model
 from agentrun.runtime.run import Run, describe_error
 from agentrun.runtime.services import NoCallServices
@@ -98,7 +100,7 @@ async def _check_output(run: Run, message: AssistantMessage) -> None:
         return
     if agent.output_guardrails:
         run.phase = "guardrails"
-        run.guards.start(agent.output_guardrails, "output", output)
+        run.guards.start(cast("Sequence[OutputGuardrail]", agent.output_guardrails), "output", output)
         await run.guards.settle()
         if machine.ending or machine.inbox.wants_now:
             return  # no longer the last word
@@ -228,7 +230,7 @@ def _attach(error: BaseException | None, result: RunResult[Any]) -> None:
     if isinstance(error, AgentRunError):
         error.result = result
     elif isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
+        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
             _attach(inner, result)
 
 

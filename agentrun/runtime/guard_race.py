@@ -6,7 +6,7 @@ first one, in the order in which they are listed, that does not pass makes the r
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any, Literal, cast
 
 import anyio
@@ -163,7 +163,7 @@ class GuardRace:
         arguments = bind_guardrail(guard.guardrail, run.context(services), guard.subject)
         if guard.guardrail.is_async:
             return await cast("Awaitable[Any]", function(*arguments))
-        thread: ThreadCall[Any] = ThreadCall(cast("Callable[[], Any]", lambda: function(*arguments)), lambda: None)
+        thread: ThreadCall[Any] = ThreadCall(lambda: function(*arguments), lambda: None)
         try:
             return await thread.run(run.task_group)
         finally:

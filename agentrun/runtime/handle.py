@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import TYPE_CHECKING, Any, Generic
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec
 
 from anyio import RunFinishedError, from_thread
 from typing_extensions import TypeVar
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["ActiveRun", "ThreadHandle"]
 
 OutputT_co = TypeVar("OutputT_co", covariant=True, default=Any)
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 class ActiveRun(Generic[OutputT_co]):
@@ -41,7 +44,9 @@ class ActiveRun(Generic[OutputT_co]):
         """The run, if this is the thread of its event loop: from any other, a request would race with the driver."""
         run = self._run
         if threading.get_ident() != run.thread_id:
-            raise UserError(f"{name}() was called from another thread than the run's; use the same method of run.from_thread")
+            raise UserError(
+                f"{name}() was called from another thread than the run's; use the same method of run.from_thread"
+            )
         return run
 
     @property
@@ -214,7 +219,7 @@ class ThreadHandle:
     def __init__(self, live: ActiveRun[Any]) -> None:
         self._live = live
 
-    def _call(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+    def _call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         run = self._live._run
         if threading.get_ident() == run.thread_id:
             return function(*args, **kwargs)  # waiting for the loop inside the loop would be for ever

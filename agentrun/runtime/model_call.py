@@ -116,7 +116,7 @@ async def _stream(run: Run, model: Model, request: ModelRequest, builder: Respon
     """Read the model's stream to its end. Runs contained, and is cancelled there."""
     hub = run.hub
     feed: Callable[[Any], None] = builder.feed
-    publish: Callable[[Any], None] = hub.publish
+    publish = cast("Callable[[Any], None]", hub.publish)
     if run.config.input_filter is not None:
         filtered: Any = run.config.input_filter(request)
         request = cast("ModelRequest", await filtered if isinstance(filtered, Awaitable) else filtered)
@@ -209,18 +209,14 @@ async def _ask(run: Run, agent: Agent[Any, Any]) -> tuple[str | None, Sequence[T
     ctx = run.context(NoCallServices(run))
     instructions: Any = agent.instructions
     if callable(instructions):
-        instructions = instructions(ctx)
-        if isinstance(instructions, Awaitable):
-            instructions = await cast("Awaitable[Any]", instructions)
+        instructions = await call(instructions, ctx)
         if instructions is not None and not isinstance(instructions, str):
             raise TypeError(f"the instructions function of agent {agent.name!r} returned {type(instructions).__name__}")
     tools: list[ToolSpec] = []
     for tool in agent.tool_map.values():
         enabled: Any = tool.is_enabled
         if callable(enabled):
-            enabled = enabled(ctx)
-            if isinstance(enabled, Awaitable):
-                enabled = await cast("Awaitable[Any]", enabled)
+            enabled = await call(enabled, ctx)
         if enabled:
             tools.append(tool.spec)
     return cast("str | None", instructions), (*tools, *agent.handoff_specs)

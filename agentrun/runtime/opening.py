@@ -7,8 +7,11 @@ three or ten cancellations, native or scoped, hit a host that does nothing but w
 
 from __future__ import annotations
 
+import importlib
 import math
 import sys
+import importlib
+import importlib
 import uuid
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
@@ -141,7 +144,7 @@ def run_sync(
         raise UserError(f"backend must be 'asyncio' or 'trio', not {backend!r}")
     if backend == "trio":
         try:
-            import trio  # noqa: F401
+            importlib.import_module("trio")
         except ModuleNotFoundError as exc:
             raise UserError("backend='trio' needs trio: pip install trio") from exc
 
@@ -282,7 +285,7 @@ class _Opening:
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> bool:
+    ) -> Literal[False]:
         run = self._run
         if run.result is None:
             self._tell_why(exc)
@@ -328,7 +331,7 @@ class _Opening:
                     run.cancel()
         return interruption
 
-    def _leave(self, exc: BaseException | None, interruption: BaseException | None) -> bool:
+    def _leave(self, exc: BaseException | None, interruption: BaseException | None) -> Literal[False]:
         """Decide what the block raises: of several, the one that matters."""
         run = self._run
         result = run.result
@@ -358,6 +361,7 @@ def _strength(exc: BaseException | None) -> int:
     """Which exception prevails: one that ends the program, before a cancellation, before an error, before none."""
     if exc is None:
         return 0
+    cancelled, _ = split_cancelled(exc, anyio.get_cancelled_exc_class())
     exit_kinds = (KeyboardInterrupt, SystemExit, GeneratorExit)
     if isinstance(exc, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", exc)
@@ -365,7 +369,6 @@ def _strength(exc: BaseException | None) -> int:
             return _EXIT
     elif isinstance(exc, exit_kinds):
         return _EXIT
-    cancelled, _ = split_cancelled(exc, anyio.get_cancelled_exc_class())
     return _ERROR if cancelled is None else _STOP
 
 

@@ -78,7 +78,7 @@ class Run:
         self.hooks = hooks
         self.end_on_approval = end_on_approval
         self.parent = parent
-        self.hub = EventHub(parent.run.hub, (parent.call.call_id,)) if parent is not None else EventHub()
+        self.hub: EventHub = EventHub(parent.run.hub, (parent.call.call_id,)) if parent is not None else EventHub()
         self.report = TeardownReport()
         self.errors: list[BaseException] = []
         self.exit_request: BaseException | None = None  # a Ctrl-C or `sys.exit()` that is no failure of the run

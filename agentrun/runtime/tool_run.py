@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, cast
@@ -96,35 +96,34 @@ class ToolRun:
 
     # Phases, moved by the batch --------------------------------------------------------------------------------
 
-    def prepare(self) -> None:
-        """Check name and arguments. Synchronous."""
+    def prepare(self) -> Phase:
+        """Check name and arguments, and return the phase that the call is in then. Synchronous."""
         tool = self.tool
         if tool is None:
             names = self.batch.tool_names
-            self.end("failed", f"Error: there is no tool named {self.call.name!r}. Available tools: {names}.")
-            return
+            return self.end("failed", f"Error: there is no tool named {self.call.name!r}. Available tools: {names}.")
         try:
             self.arguments = tool.bind(self.call.arguments)
         except ToolArgumentsError as exc:
-            self.end("failed", f"Error: {exc}")
-            return
+            return self.end("failed", f"Error: {exc}")
         except Exception as exc:  # noqa: BLE001 - a validator of the user's own that broke is the tool's failure
             self.run.errors.append(exc)
-            self.end("failed", f"Error: the arguments could not be checked: {describe_error(exc)}")
-            return
+            return self.end("failed", f"Error: the arguments could not be checked: {describe_error(exc)}")
         if tool.needs_approval is False:
             self.phase = "queued"
         elif tool.needs_approval is True:
             self.phase = "waiting for approval"
         else:
             self.phase = "checking"
+        return self.phase
 
-    def end(self, status: ToolStatus, output: Any) -> None:
+    def end(self, status: ToolStatus, output: Any) -> Phase:
         """Settle the call without, or after, running it."""
         if self.output is None:
             self.output = ToolOutput(self.call.call_id, output, status)
         if self._tasks == 0:
             self.phase = "ended"
+        return self.phase
 
     def decide(self, approved: bool, message: str | None) -> bool:
         """Approve or reject. Returns whether the call was waiting for that."""
@@ -403,7 +402,7 @@ class ToolRun:
         return current.reason if current is not None else self.cancel_reason
 
     @contextlib.asynccontextmanager
-    async def critical(self, max_seconds: float) -> AsyncIterator[None]:
+    async def critical(self, max_seconds: float) -> AsyncGenerator[None]:
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + max_seconds) as scope:
             yield
         if scope.cancelled_caught:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
@@ -98,7 +98,7 @@ class ScriptedModel:
             self._turns.append(parts)
 
     @asynccontextmanager
-    async def stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[ModelEvent]]:
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[AsyncGenerator[ModelEvent]]:
         """Play the next turn. See `agentrun.models.Model`."""
         index = len(self.requests)
         self.requests.append(request)
@@ -113,7 +113,7 @@ class ScriptedModel:
             # Closing the generator cannot wait: it awaits nothing in a `finally`.
             await events.aclose()
 
-    async def _play(self, parts: Sequence[Part]) -> Any:
+    async def _play(self, parts: Sequence[Part]) -> AsyncGenerator[ModelEvent]:
         output_tokens = 0
         called = False
         for part in parts:
