@@ -11,8 +11,6 @@ code does not look at events), and shielding from the start (then nothing is eve
 from __future__ import annotations
 
 import inspect
-import inspect
-import inspect
 import math
 import sys
 from collections.abc import Callable, Coroutine, Generator

@@ -10,8 +10,6 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-import importlib
-import importlib
 import uuid
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
