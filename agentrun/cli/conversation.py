@@ -25,7 +25,15 @@ from agentrun.cli.text import one_line
 from agentrun.cli.views import PlainView, TerminalView
 from agentrun.core.results import RunResult
 from agentrun.errors import AgentRunError
-from agentrun.events import ApprovalRequested, Event, ModelCallStarted, TextDelta, ToolEnded
+from agentrun.events import (
+    ApprovalRequested,
+    Event,
+    InputDelivered,
+    InputInjected,
+    ModelCallStarted,
+    TextDelta,
+    ToolEnded,
+)
 from agentrun.items import Item, UserMessage
 from agentrun.runtime.handle import ActiveRun
 from agentrun.runtime.opening import open_run
@@ -59,6 +67,7 @@ class Conversation:
         self._lines: deque[Say] = deque()  # that no run has
         self._held: list[Item] = []  # injected, but no model call has seen them
         self._approvals: dict[str, ApprovalRequested] = {}
+        self._injected: dict[str, tuple[Item, ...]] = {}
         self._leaving = False
         self._input_ended = False
         self._new_answer = False
@@ -227,6 +236,7 @@ class Conversation:
         result = live.result
         assert result is not None
         self._approvals.clear()
+        self._injected.clear()
         self._history = list(result.history)
         self.threads_left = self.threads_left or bool(result.teardown.abandoned_threads)
         self._agent = self._root.find(result.agent) or self._root
@@ -248,6 +258,12 @@ class Conversation:
             self._approvals[event.call_id] = event
         elif isinstance(event, ToolEnded):
             self._approvals.pop(event.call_id, None)
+        elif isinstance(event, InputInjected):
+            self._injected[event.injection_id] = event.items
+        elif isinstance(event, InputDelivered):
+            said = describe_inputs(self._injected.pop(event.injection_id, ()))
+            self._view.line(f"· delivered in turn {event.turn}: {said}")
+            return
         note = describe(event)
         if note is not None:
             self._view.line(note.text, note.style)

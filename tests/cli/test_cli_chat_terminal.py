@@ -35,7 +35,7 @@ def test_a_line_typed_during_a_run_joins_it(backend: str) -> None:
         chat.wait_for("→ until_injected()")
         chat.type("and Bergen\r")
         chat.wait_for("✓ until_injected: the user has spoken")
-        chat.wait_for("· delivered in turn 2")
+        chat.wait_for('· delivered in turn 2: "and Bergen"')
         chat.wait_for("heard: until_injected | and Bergen.\n2 turns, 1 tool call")
         chat.type("/quit\r")
         assert chat.wait_exit() == 0
