@@ -22,7 +22,7 @@ class ResponseBuilder:
         self._text_position = 0
         self.usage: Usage | None = None
         self.finish_reason: FinishReason | None = None
-        self.outcome = "open"  # how the call ended, for those who are told of its end
+        self.outcome: str = "open"  # how the call ended, for those who are told of its end
 
     @property
     def partial_text(self) -> str:

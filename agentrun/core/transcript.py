@@ -58,8 +58,6 @@ class ItemsView(Sequence[Item]):
             return list(self) == list(cast("Sequence[object]", other))
         return NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]
-
     def __repr__(self) -> str:
         return f"ItemsView({list(self)!r})"
 

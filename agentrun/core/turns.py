@@ -86,13 +86,13 @@ class TurnMachine:
     def __init__(self, transcript: Transcript, *, limits: Limits, inbox: Inbox) -> None:
         self.transcript = transcript
         self.inbox = inbox
-        self.interrupts = InterruptLatch()
+        self.interrupts: InterruptLatch = InterruptLatch()
         self.limits = limits
-        self.usage = Usage()
-        self.turn = 0
+        self.usage: Usage = Usage()
+        self.turn: int = 0
         self.final: AssistantMessage | None = None
         self.failure: BaseException | None = None
-        self.cancelled = False
+        self.cancelled: bool = False
         self.status: RunStatus | None = None
         self._accepted = False
         self._builder: ResponseBuilder | None = None  # of the model call under way

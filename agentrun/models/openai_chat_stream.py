@@ -53,7 +53,7 @@ class ChatDecoder:
     """Decodes one completion; see `agentrun.models.http_stream.Decoder`."""
 
     def __init__(self, request_id: str | None) -> None:
-        self.complete = False
+        self.complete: bool = False
         self._request_id = request_id
         self._response_id: str | None = None
         self._text: list[str] = []

@@ -28,7 +28,7 @@ class ResponsesDecoder:
     """Decodes one response; see `agentrun.models.http_stream.Decoder`."""
 
     def __init__(self, request_id: str | None, *, stored: bool = False) -> None:
-        self.complete = False
+        self.complete: bool = False
         self._request_id = request_id
         self._stored = stored
         self._calls: dict[_Key, tuple[str, str]] = {}  # call id and name of calls that are being written

@@ -44,7 +44,7 @@ class TimedWait(Generic[_T]):
         """
         self._awaitable = awaitable
         self._deadline = deadline
-        self.expired = False
+        self.expired: bool = False
 
     def __await__(self) -> Generator[Any, Any, _T]:
         waiting: Any = self._awaitable.__await__()

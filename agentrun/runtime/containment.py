@@ -90,10 +90,10 @@ class Outcome(Generic[_T]):
         grace_expired: bool = False,
     ) -> None:
         self.ending = ending
-        self.value = value
-        self.error = error
-        self.swallowed = swallowed
-        self.grace_expired = grace_expired
+        self.value: _T | None = value
+        self.error: BaseException | None = error
+        self.swallowed: bool = swallowed
+        self.grace_expired: bool = grace_expired
 
 
 class Contained(Generic[_T]):
@@ -124,10 +124,10 @@ class Contained(Generic[_T]):
         timeout: Seconds after which the code is cancelled by itself.
         on_delivered: Called, synchronously, when the cancellation reaches the code.
         """
-        self.scope = anyio.CancelScope()
+        self.scope: anyio.CancelScope = anyio.CancelScope()
         if timeout is not None:
             self.scope.deadline = anyio.current_time() + timeout
-        self.delivered = False
+        self.delivered: bool = False
         self._grace = grace
         self._grace_scope = anyio.CancelScope()
         self._on_delivered = on_delivered

@@ -167,11 +167,11 @@ class EventHub:
         self._prelude_lost = 0
         self._room: anyio.Event | None = None
         self._ended = False
-        self.waiting = False
+        self.waiting: bool = False
         # Looking at every watcher for every delta would cost more than the delta itself. This is set when an event
         # fills a buffer, and only `wait_for_watchers`, which looks closely, takes it back: it may be out of date, but
         # never wrong about there being no need to wait.
-        self.pressed = False
+        self.pressed: bool = False
 
     @property
     def lagging(self) -> bool:

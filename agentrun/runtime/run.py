@@ -79,7 +79,7 @@ class Run:
         self.end_on_approval = end_on_approval
         self.parent = parent
         self.hub: EventHub = EventHub(parent.run.hub, (parent.call.call_id,)) if parent is not None else EventHub()
-        self.report = TeardownReport()
+        self.report: TeardownReport = TeardownReport()
         self.errors: list[BaseException] = []
         self.exit_request: BaseException | None = None  # a Ctrl-C or `sys.exit()` that is no failure of the run
         self.guardrail_results: list[GuardrailResult] = []
@@ -99,10 +99,10 @@ class Run:
         self.tools: list[ToolRun] = []  # of the turn under way, in the order of the calls
         self.known_calls: set[str] = set()
         self.offered: frozenset[str] | None = None  # names of the tools that the last request offered; None: all
-        self.done = anyio.Event()
-        self.token = anyio.lowlevel.current_token()
-        self.thread_id = threading.get_ident()
-        self.started_at = anyio.current_time()
+        self.done: anyio.Event = anyio.Event()
+        self.token: anyio.lowlevel.EventLoopToken = anyio.lowlevel.current_token()
+        self.thread_id: int = threading.get_ident()
+        self.started_at: float = anyio.current_time()
         self.teardown_started_at: float | None = None
         self.timers: list[anyio.CancelScope] = []
         self._wake = anyio.Event()

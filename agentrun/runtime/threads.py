@@ -45,8 +45,8 @@ class ThreadCall(Generic[_T]):
         self._error: BaseException | None = None
         self._finished = False
         self._cancelled = False
-        self.abandoned = False
-        self.thread_name = "not started"
+        self.abandoned: bool = False
+        self.thread_name: str = "not started"
 
     async def run(self, task_group: TaskGroup) -> _T:
         """Call the function and return what it returns, or raise what it raises.

@@ -7,7 +7,7 @@ starts next, whose end is told, what enters the history. A call's task runs noth
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
@@ -35,9 +35,9 @@ class ToolBatch:
             self._tools = {name: tool for name, tool in self._tools.items() if name in run.offered}
             self._handoffs = {name: handoff for name, handoff in self._handoffs.items() if name in run.offered}
         self._limit = run.config.max_parallel_tools
-        self.calls = [ToolRun(run, self, call, self._tools.get(call.name)) for call in calls]
+        self.calls: list[ToolRun] = [ToolRun(run, self, call, self._tools.get(call.name)) for call in calls]
         self._next_agent: Agent[Any, Any] | None = None
-        self.wake = run.wake
+        self.wake: Callable[[], None] = run.wake
 
     @property
     def tool_names(self) -> str:

@@ -53,7 +53,7 @@ class ToolRun:
         self.asked = False  # for approval
         self.told = False
         self.cancel_reason: str | None = None
-        self.created_at = anyio.current_time()
+        self.created_at: float = anyio.current_time()
         self.arguments: Any = None
         self._contained: Contained[Any] | None = None
         self._ctx: RunContext[Any] | None = None

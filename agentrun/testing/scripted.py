@@ -87,7 +87,7 @@ class ScriptedModel:
         """
         self.name = name
         self.requests: list[ModelRequest] = []
-        self.open_streams = 0
+        self.open_streams: int = 0
         self._turns: list[tuple[Part, ...]] = []
         self._call_numbers = itertools.count(1)
         for index, turn in enumerate(turns):

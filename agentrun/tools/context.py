@@ -55,12 +55,12 @@ class RunContext(Generic[DepsT]):
         call_id: str = "",
         tool_name: str = "",
     ) -> None:
-        self.deps = deps
-        self.agent = agent
-        self.usage = usage
-        self.run = run
-        self.call_id = call_id
-        self.tool_name = tool_name
+        self.deps: DepsT = deps
+        self.agent: Agent[Any, Any] = agent
+        self.usage: Usage = usage
+        self.run: ActiveRun[Any] = run
+        self.call_id: str = call_id
+        self.tool_name: str = tool_name
         self._services = services
 
     def progress(self, data: Any) -> None:
