@@ -1,0 +1,618 @@
+"""What each option of a tool does in a run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from laws.support import check_ended, checkpoints, watch
+from tools import functions_for_processes
+
+from agentrun import Agent, RunConfig, RunContext, RunHooks, ToolError, ToolOutput, events, open_run, run, tool
+from agentrun.events import Event
+from agentrun.testing import Call, Say, ScriptedModel
+
+QUICK = RunConfig(cleanup_grace=0.2)
+
+
+def time_sleeper() -> None:
+    """Runs in a process of its own, which Python's own signal handling can end."""
+    time.sleep(60)
+
+
+class Broken(Exception):
+    pass
+
+
+def outputs(items: Any) -> dict[str, ToolOutput]:
+    return {item.call_id: item for item in items if isinstance(item, ToolOutput)}
+
+
+async def call(function: Any, *, config: RunConfig = QUICK, **arguments: Any) -> tuple[ToolOutput, Any]:
+    """One call of one tool; its output and the result."""
+    name = function.name if hasattr(function, "name") else function.__name__
+    model = ScriptedModel([Call(name, arguments, call_id="c"), Say("done")])
+    seen: list[Event] = []
+    async with open_run(Agent("a", tools=[function], model=model), "go", config=config) as live:
+        await watch(live, seen)
+        result = await live.wait()
+    check_ended(live, model, seen)
+    return outputs(result.items)["c"], result
+
+
+# timeout ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_tool_that_takes_too_long_is_stopped_cleans_up_and_the_model_is_told() -> None:
+    cleaned: list[str] = []
+
+    async def slow() -> str:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await checkpoints(3)
+            cleaned.append("slow")
+        return "never"
+
+    output, result = await call(tool(slow, timeout=0.02))
+    assert output == ToolOutput(
+        "c", "Error: the tool did not finish within 0.02 seconds and was stopped.", status="timed_out"
+    )
+    assert cleaned == ["slow"]
+    assert result.status == "completed"
+    assert result.teardown.cancelled_tools == []
+    assert result.teardown.clean
+
+
+async def test_the_configured_timeout_holds_for_tools_without_one_of_their_own() -> None:
+    async def slow() -> str:
+        await anyio.sleep(0.05)
+        return "slow"
+
+    config = RunConfig(tool_timeout=0.01, cleanup_grace=0.2)
+    assert (await call(slow, config=config))[0].status == "timed_out"
+    assert (await call(tool(slow, timeout=5), config=config))[0].output == "slow"
+
+
+async def test_a_timeout_is_for_each_attempt() -> None:
+    attempts = 0
+
+    async def flaky() -> str:
+        nonlocal attempts
+        attempts += 1
+        await anyio.sleep(0.06)
+        if attempts < 4:
+            raise Broken
+        return "at last"
+
+    output, _ = await call(tool(flaky, timeout=0.15, retries=3))
+    assert output == ToolOutput("c", "at last")
+
+
+async def test_a_tool_that_times_out_is_not_tried_again() -> None:
+    attempts = 0
+
+    async def slow() -> str:
+        nonlocal attempts
+        attempts += 1
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise Broken
+
+    output, result = await call(tool(slow, timeout=0.02, retries=3))
+    assert output.status == "timed_out"
+    assert attempts == 1
+    assert result.teardown.cleanup_errors == ["tool slow (c): Broken"]
+
+
+async def test_a_tool_that_swallows_its_timeout_has_timed_out_all_the_same() -> None:
+    async def stubborn() -> str:
+        try:
+            await anyio.sleep_forever()
+        except BaseException:
+            pass
+        return "as if nothing had been"
+
+    output, result = await call(tool(stubborn, timeout=0.02))
+    assert output.status == "timed_out"
+    assert result.teardown.swallowed_cancellations == ["tool stubborn (c)"]
+
+
+async def test_a_thread_whose_time_is_up_is_told_and_what_it_returns_in_its_grace_counts() -> None:
+    def polite(ctx: RunContext[Any]) -> str:
+        try:
+            while True:
+                ctx.check_cancelled()
+        finally:
+            told.append("told")
+
+    told: list[str] = []
+    output, result = await call(tool(polite, timeout=0.05), config=RunConfig(cleanup_grace=10))
+    assert output.status == "timed_out"
+    assert told == ["told"]
+    assert result.teardown.clean
+
+
+async def test_a_thread_that_never_looks_is_named() -> None:
+    release = threading.Event()
+    try:
+
+        def deaf() -> None:
+            release.wait(30)
+
+        output, result = await call(tool(deaf, timeout=0.03), config=RunConfig(cleanup_grace=0.03))
+        assert output.status == "timed_out"
+        [name] = result.teardown.abandoned_threads
+        assert name.startswith("tool deaf (c) in thread ")
+    finally:
+        release.set()
+
+
+# retries ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_tool_is_tried_again_as_often_as_it_may(is_async: bool) -> None:
+    attempts = 0
+
+    def flaky_sync() -> str:
+        nonlocal attempts
+        attempts += 1
+        if attempts < 3:
+            raise Broken(f"attempt {attempts}")
+        return f"attempt {attempts}"
+
+    async def flaky() -> str:
+        await anyio.lowlevel.checkpoint()
+        return flaky_sync()
+
+    function: Any = flaky if is_async else flaky_sync
+    output, result = await call(tool(function, name="flaky", retries=2))
+    assert output == ToolOutput("c", "attempt 3")
+    assert result.errors == ()
+
+    attempts = 0
+    output, _ = await call(tool(function, name="flaky", retries=1))
+    assert output == ToolOutput("c", "Error: Broken: attempt 2", "failed")
+    assert attempts == 2
+
+
+async def test_a_tool_error_is_not_tried_again() -> None:
+    attempts = 0
+
+    async def final() -> str:
+        nonlocal attempts
+        attempts += 1
+        raise ToolError("no use")
+
+    with pytest.raises(ToolError, match="no use"):
+        await run(Agent("a", tools=[tool(final, retries=5)], model=ScriptedModel([Call("final")])), "go")
+    assert attempts == 1
+
+
+async def test_a_tool_is_started_and_ended_once_however_often_it_is_tried() -> None:
+    hooked: list[str] = []
+
+    class Hooks(RunHooks):
+        async def on_tool_start(self, ctx: Any, call: Any) -> None:
+            hooked.append("start")
+
+        async def on_tool_end(self, ctx: Any, call: Any, output: Any) -> None:
+            hooked.append("end")
+
+    async def broken() -> str:
+        raise Broken
+
+    model = ScriptedModel([Call("broken", call_id="c"), Say("done")])
+    seen: list[Event] = []
+    async with open_run(Agent("a", tools=[tool(broken, retries=3)], model=model), "go", hooks=Hooks()) as live:
+        await watch(live, seen)
+    check_ended(live, model, seen)
+    assert hooked == ["start", "end"]
+    of_call = [type(event) for event in seen if getattr(event, "call_id", "") == "c"]
+    assert of_call == [
+        events.ToolCallDelta,
+        events.ToolStarted,
+        events.ToolEnded,
+    ]
+
+
+# parallel, max_parallel_tools ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, None])
+async def test_no_more_tools_are_at_work_at_once_than_may(limit: int | None) -> None:
+    running = most = 0
+
+    async def work(n: int) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await checkpoints(4)
+        running -= 1
+        return n
+
+    model = ScriptedModel([[Call("work", {"n": n}, call_id=f"c{n}") for n in range(7)], Say("done")])
+    seen: list[Event] = []
+    config = RunConfig(max_parallel_tools=limit)
+    async with open_run(Agent("a", tools=[work], model=model), "go", config=config) as live:
+        await watch(live, seen)
+    result = check_ended(live, model, seen)
+    assert most == (limit or 7)
+    assert [output.output for output in outputs(result.items).values()] == list(range(7))
+    # Watchers never see more at once either.
+    alive = 0
+    for event in seen:
+        alive += isinstance(event, events.ToolStarted)
+        alive -= isinstance(event, events.ToolEnded)
+        assert alive <= (limit or 7)
+    assert [event.call_id for event in seen if isinstance(event, events.ToolStarted)] == [f"c{n}" for n in range(7)]
+
+
+async def test_a_tool_that_is_not_parallel_runs_alone_and_is_not_overtaken() -> None:
+    log: list[str] = []
+
+    async def plain(n: int) -> int:
+        log.append(f"+{n}")
+        await checkpoints(3)
+        log.append(f"-{n}")
+        return n
+
+    model = ScriptedModel(
+        [
+            [Call("plain", {"n": 1}), Call("alone", {"n": 2}), Call("plain", {"n": 3}), Call("alone", {"n": 4})],
+            Say("done"),
+        ]
+    )
+    await run(Agent("a", tools=[plain, tool(plain, name="alone", parallel=False)], model=model), "go")
+    assert log == ["+1", "-1", "+2", "-2", "+3", "-3", "+4", "-4"]
+
+
+# on_error --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_an_error_handler_answers_the_model(is_async: bool) -> None:
+    def answer(ctx: RunContext[Any], error: Exception) -> Any:
+        return {"call": ctx.call_id, "tool": ctx.tool_name, "error": str(error)}
+
+    async def answer_async(ctx: RunContext[Any], error: Exception) -> Any:
+        await checkpoints(2)
+        return answer(ctx, error)
+
+    async def broken() -> str:
+        raise Broken("out of paper")
+
+    output, _ = await call(tool(broken, on_error=answer_async if is_async else answer))
+    assert output == ToolOutput("c", {"call": "c", "tool": "broken", "error": "out of paper"}, "failed")
+
+
+async def test_an_error_handler_that_hangs_is_cut_and_the_run_fails() -> None:
+    async def answer(ctx: RunContext[Any], error: Exception) -> Any:
+        await anyio.sleep_forever()
+
+    async def broken() -> str:
+        raise Broken("out of paper")
+
+    with pytest.raises(Broken, match="out of paper"):
+        await call(tool(broken, on_error=answer), config=RunConfig(cleanup_grace=0.03))
+
+
+async def test_an_error_without_a_message_is_told_by_its_name() -> None:
+    async def broken() -> str:
+        raise Broken
+
+    assert (await call(broken))[0].output == "Error: Broken"
+
+
+# on_cancel and the hooks of tool objects --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["interrupt", "interrupt_tool", "timeout", "now"])
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_on_cancel_is_called_once_shielded_and_finishes(how: str, is_async: bool) -> None:
+    called: list[str] = []
+    started = anyio.Event()
+
+    def on_cancel_sync(ctx: RunContext[Any]) -> None:
+        called.append(ctx.call_id)
+
+    async def on_cancel(ctx: RunContext[Any]) -> None:
+        await checkpoints(5)
+        called.append(ctx.call_id)
+
+    async def slow() -> str:
+        started.set()
+        await anyio.sleep_forever()
+        return "never"
+
+    timeout = 0.05 if how == "timeout" else None
+    slow_tool = tool(slow, on_cancel=on_cancel if is_async else on_cancel_sync, timeout=timeout)
+    model = ScriptedModel([Call("slow", call_id="c"), Say("done")])
+    async with open_run(Agent("a", tools=[slow_tool], model=model), "go", config=QUICK) as live:
+        await started.wait()
+        if how == "interrupt":
+            live.interrupt("stop")
+            live.interrupt("stop again")
+        elif how == "interrupt_tool":
+            live.interrupt_tool("c")
+            live.interrupt_tool("c")
+        elif how == "now":
+            live.inject("else", deliver="now")
+        await live.wait()
+    check_ended(live, model)
+    assert called == ["c"]
+
+
+async def test_on_cancel_is_not_called_for_a_call_that_ends_by_itself_or_never_ran() -> None:
+    called: list[str] = []
+
+    async def quick() -> str:
+        return "quick"
+
+    quick_tool = tool(quick, on_cancel=lambda: called.append("quick"))
+    waiting = tool(quick, name="waiting", on_cancel=lambda: called.append("waiting"), needs_approval=True)
+    model = ScriptedModel([[Call("quick"), Call("waiting")], Say("done")])
+    await run(Agent("a", tools=[quick_tool, waiting], model=model), "go")
+    assert called == []
+
+
+async def test_an_on_cancel_that_raises_or_hangs_is_reported() -> None:
+    started = anyio.Event()
+
+    async def slow() -> str:
+        started.set()
+        await anyio.sleep_forever()
+        return "never"
+
+    def broken() -> None:
+        raise Broken("no answer")
+
+    async def hangs() -> None:
+        await anyio.sleep_forever()
+
+    for on_cancel, errors, graces in (
+        (broken, ["cancel hook of tool slow (c): Broken: no answer"], []),
+        (hangs, [], ["cancel hook of tool slow (c)"]),
+    ):
+        started = anyio.Event()
+        model = ScriptedModel([Call("slow", call_id="c")])
+        agent = Agent("a", tools=[tool(slow, on_cancel=on_cancel)], model=model)
+        async with open_run(agent, "go", config=RunConfig(cleanup_grace=0.05)) as live:
+            await started.wait()
+            live.interrupt("stop")
+        result = check_ended(live, model)
+        assert result.teardown.cleanup_errors == errors
+        assert result.teardown.expired_graces == graces
+
+
+class Machine:
+    """A tool object with such methods as it is told to have."""
+
+    name = "machine"
+
+    def __init__(self, *methods: str) -> None:
+        self.called: list[str] = []
+        self.started = anyio.Event()
+        for name in methods:
+            setattr(self, name, lambda name=name: self.called.append(name))
+
+    async def __call__(self) -> str:
+        self.started.set()
+        await anyio.sleep_forever()
+        return "never"
+
+
+@pytest.mark.parametrize(
+    ("methods", "called"),
+    [
+        (("stop", "terminate", "cancel"), ["cancel"]),
+        (("stop", "terminate"), ["terminate"]),
+        (("stop",), ["stop"]),
+        ((), []),
+    ],
+)
+async def test_a_tool_object_gets_the_first_of_its_stop_methods_called_once(
+    methods: tuple[str, ...], called: list[str]
+) -> None:
+    machine = Machine(*methods)
+    model = ScriptedModel([Call("machine", call_id="c")])
+    async with open_run(Agent("a", tools=[machine], model=model), "go", config=QUICK) as live:
+        await machine.started.wait()
+        live.interrupt("stop")
+    result = check_ended(live, model)
+    assert machine.called == called
+    assert outputs(result.items)["c"].status == "cancelled"
+
+
+async def test_an_async_stop_method_is_awaited_to_its_end() -> None:
+    stopped: list[str] = []
+
+    class Server:
+        name = "server"
+        started = anyio.Event()
+
+        async def __call__(self) -> str:
+            self.started.set()
+            await anyio.sleep_forever()
+            return "never"
+
+        async def terminate(self) -> None:
+            await checkpoints(5)
+            stopped.append("terminated")
+
+    server = Server()
+    model = ScriptedModel([Call("server", call_id="c")])
+    async with open_run(Agent("a", tools=[server], model=model), "go", config=QUICK) as live:
+        await server.started.wait()
+        live.interrupt("stop")
+    check_ended(live, model)
+    assert stopped == ["terminated"]
+
+
+# isolation -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_tool_in_a_process_of_its_own_returns_its_value_or_fails_like_any_other() -> None:
+    output, _ = await call(functions_for_processes.add, config=RunConfig(), a=2, b=3)
+    assert output.output == 5
+    output, result = await call(
+        tool(functions_for_processes.raises, isolation="process"), config=RunConfig(), kind="value"
+    )
+    assert output.status == "failed"
+    assert result.status == "completed"
+
+
+async def test_a_tool_in_a_process_of_its_own_is_killed_when_its_time_is_up() -> None:
+    slow = tool(time_sleeper, isolation="process", timeout=1.0)
+    output, result = await call(slow, config=RunConfig(cleanup_grace=5))
+    assert output.status == "timed_out"
+    assert result.status == "completed"
+
+
+async def test_a_thread_tool_does_not_hold_the_loop_up() -> None:
+    release = threading.Event()
+
+    def blocking() -> str:
+        assert release.wait(10)
+        return threading.current_thread().name
+
+    model = ScriptedModel([Call("blocking", call_id="c"), Say("done")])
+    async with open_run(Agent("a", tools=[blocking], model=model), "go") as live:
+        async for event in live.events():
+            if isinstance(event, events.ToolStarted):
+                release.set()
+        result = await live.wait()
+    assert outputs(result.items)["c"].output != threading.current_thread().name
+
+
+# is_enabled ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["static", "sync", "async"])
+async def test_a_disabled_tool_is_not_offered_and_does_not_run_when_guessed(kind: str) -> None:
+    ran: list[str] = []
+
+    def secret() -> str:
+        ran.append("secret")
+        return "secret"
+
+    def public() -> str:
+        return "public"
+
+    async def is_admin(ctx: RunContext[Any]) -> bool:
+        await anyio.lowlevel.checkpoint()
+        return bool(ctx.deps)
+
+    condition: Any = {"static": False, "sync": lambda ctx: bool(ctx.deps), "async": is_admin}[kind]
+    model = ScriptedModel([[Call("secret", call_id="s"), Call("public", call_id="p")], Say("done")])
+    agent = Agent("a", tools=[tool(secret, is_enabled=condition), public], model=model)
+    result = await run(agent, "go", deps=False)
+    assert [spec.name for spec in model.requests[0].tools] == ["public"]
+    assert ran == []
+    assert outputs(result.items)["s"] == ToolOutput(
+        "s", "Error: there is no tool named 'secret'. Available tools: public.", "failed"
+    )
+    assert outputs(result.items)["p"].output == "public"
+    if kind != "static":
+        model = ScriptedModel([Call("secret", call_id="s"), Say("done")])
+        result = await run(agent.clone(model=model), "go", deps=True)
+        assert ran == ["secret"]
+
+
+async def test_a_tool_may_be_enabled_in_one_turn_and_not_in_the_next() -> None:
+    ran: list[str] = []
+
+    def once() -> str:
+        ran.append("once")
+        return "ran"
+
+    model = ScriptedModel([Call("once", call_id="c1"), Call("once", call_id="c2"), Say("done")])
+    result = await run(Agent("a", tools=[tool(once, is_enabled=lambda ctx: not ran)], model=model), "go")
+    assert ran == ["once"]
+    assert outputs(result.items)["c2"].status == "failed"
+
+
+async def test_a_condition_that_raises_fails_the_run() -> None:
+    def broken(ctx: Any) -> bool:
+        raise Broken("no list of rights")
+
+    agent = Agent("a", tools=[tool(lambda: 1, name="x", is_enabled=broken)], model=ScriptedModel([Say("hi")]))
+    with pytest.raises(Broken, match="no list of rights"):
+        await run(agent, "go")
+
+
+async def test_a_tool_that_the_input_filter_took_out_does_not_run() -> None:
+    from dataclasses import replace
+
+    ran: list[str] = []
+
+    def work() -> str:
+        ran.append("work")
+        return "worked"
+
+    model = ScriptedModel([Call("work", call_id="c"), Say("done")])
+    config = RunConfig(input_filter=lambda request: replace(request, tools=()))
+    result = await run(Agent("a", tools=[work], model=model), "go", config=config)
+    assert ran == []
+    assert outputs(result.items)["c"].output == "Error: there is no tool named 'work'. Available tools: none."
+
+
+# The context -----------------------------------------------------------------------------------------------------
+
+
+async def test_progress_reaches_the_watchers_from_the_loop_and_from_threads() -> None:
+    async def in_loop(ctx: RunContext[Any]) -> str:
+        ctx.progress({"step": 1})
+        return "ok"
+
+    def in_thread(ctx: RunContext[Any]) -> str:
+        ctx.progress("half")
+        ctx.progress("whole")
+        return "ok"
+
+    model = ScriptedModel([[Call("in_loop", call_id="l"), Call("in_thread", call_id="t")], Say("done")])
+    seen: list[Event] = []
+    async with open_run(Agent("a", tools=[in_loop, in_thread], model=model), "go") as live:
+        await watch(live, seen)
+    told = [(e.call_id, e.name, e.data) for e in seen if isinstance(e, events.ToolProgress)]
+    assert sorted(told, key=str) == sorted(
+        [("l", "in_loop", {"step": 1}), ("t", "in_thread", "half"), ("t", "in_thread", "whole")], key=str
+    )
+
+
+async def test_a_tool_sees_its_run(tmp_path: Path) -> None:
+    async def look(ctx: RunContext[Path]) -> str:
+        assert ctx.deps is tmp_path
+        assert ctx.call_id == "c"
+        assert ctx.tool_name == "look"
+        assert ctx.agent.name == "a"
+        assert ctx.usage.requests == 1
+        assert ctx.run.state().phase == "tools"
+        return "looked"
+
+    model = ScriptedModel([Call("look", call_id="c"), Say("done")])
+    result = await run(Agent("a", tools=[tool(look, on_error="raise")], model=model), "go", deps=tmp_path)
+    assert result.output == "done"
+
+
+async def test_a_tool_may_stop_by_itself_at_a_good_moment() -> None:
+    started = anyio.Event()
+
+    async def patient(ctx: RunContext[Any]) -> str:
+        started.set()
+        return f"stopped: {await ctx.wait_interrupted()}"
+
+    model = ScriptedModel([Call("patient", call_id="c")])
+    async with open_run(Agent("a", tools=[patient], model=model), "go") as live:
+        await started.wait()
+        live.interrupt("soon", mode="after_turn")
+        result = await live.wait()
+    assert result.status == "interrupted"
+    assert outputs(result.items)["c"] == ToolOutput("c", "stopped: soon")
