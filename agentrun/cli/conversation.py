@@ -53,8 +53,8 @@ class Conversation:
     """
 
     def __init__(self, setup: Setup, view: PlainView | TerminalView, presses: Presses, *, verbose: bool) -> None:
-        self.exit_code = 0
-        self.threads_left = False
+        self.exit_code: int = 0
+        self.threads_left: bool = False
         self._setup = setup
         self._root = setup.agent
         self._agent = setup.agent

@@ -94,7 +94,7 @@ class LineEditor:
     """
 
     def __init__(self) -> None:
-        self.text = ""
+        self.text: str = ""
         self.cursor: int = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._pending = ""  # the beginning of an escape sequence, or what was pasted so far

@@ -19,7 +19,7 @@ class HistoryFile:
     """A conversation in a file. Its methods block, for as long as a small file takes."""
 
     def __init__(self, path: Path) -> None:
-        self.name = str(path)
+        self.name: str = str(path)
         # The file itself, not a link to it: the link must survive when the file is replaced.
         self._path = Path(os.path.realpath(path))
 

@@ -28,7 +28,7 @@ class Presses:
 
     def __init__(self, before_death: Callable[[], None]) -> None:
         self._before_death = before_death
-        self.count = 0
+        self.count: int = 0
 
     def reset(self) -> None:
         """The user did something else: begin to count anew."""

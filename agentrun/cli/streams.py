@@ -62,7 +62,7 @@ class Output:
         self._fd = fd
         self._can_wait = True
         self._rest = bytearray()
-        self.is_terminal = os.isatty(fd)
+        self.is_terminal: bool = os.isatty(fd)
 
     async def write(self, text: str) -> None:
         """Write all of ``text``, as UTF-8. A checkpoint.

@@ -168,7 +168,7 @@ class TerminalView(View):
         self.terminal = terminal
         self._editor = LineEditor()
         self._screen = Screen(terminal.columns, colors=not os.environ.get("NO_COLOR"))
-        self.prints = Prints(self._changed)
+        self.prints: Prints = Prints(self._changed)
 
     async def read(self, listener: Listener) -> None:
         """Read keys until the terminal goes away."""
