@@ -1,8 +1,23 @@
-"""What tests of agents need: a model that follows a script, and a check of the histories it leads to."""
+"""What tests of agents need: a model that follows a script, a check of the histories it leads to, and sweeps that
+cancel a program at every scheduling point."""
 
 from __future__ import annotations
 
 from agentrun.testing.scripted import Call, Fail, Hang, Say, ScriptedModel, Wait
+from agentrun.testing.sweep import Failure, SweepRefused, SweepReport, cancel_everywhere, replay
 from agentrun.testing.validation import assert_valid_history
 
-__all__ = ["Call", "Fail", "Hang", "Say", "ScriptedModel", "Wait", "assert_valid_history"]
+__all__ = [
+    "Call",
+    "Fail",
+    "Failure",
+    "Hang",
+    "Say",
+    "ScriptedModel",
+    "SweepRefused",
+    "SweepReport",
+    "Wait",
+    "assert_valid_history",
+    "cancel_everywhere",
+    "replay",
+]

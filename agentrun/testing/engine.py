@@ -51,6 +51,7 @@ class Conditions:
     seed: int = 0
     grace: float = 30.0
     raises: tuple[type[BaseException], ...] = ()
+    ignore: frozenset[str] = frozenset()
     max_points: int = 20_000
     max_seconds: float = 30.0
 
@@ -124,6 +125,7 @@ class Engine:
             max_points=given.max_points,
             max_seconds=given.max_seconds,
             raises=given.raises,
+            ignore=given.ignore,
             oracle=given.oracle,
         )
         with self._leaks.around(trial):
@@ -140,6 +142,8 @@ class Engine:
                 f"the scenario uses {', and '.join(trial.refusals)}: what happens there is not in the hands of the "
                 "event loop, so the same point would be another one each time; use in-memory fakes in a sweep"
             )
+        if trial.refused is not None:
+            raise trial.refused
         return trial
 
     def baseline(self, backend: BackendName) -> Baseline:

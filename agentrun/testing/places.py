@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import linecache
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,11 +54,9 @@ class Place:
         return linecache.getline(self.file, self.line).strip()
 
     def __str__(self) -> str:
-        path = Path(self.file)
-        try:
-            shown = str(path.relative_to(Path.cwd()))
-        except ValueError:
-            shown = self.file
+        shown = self.file.rpartition("site-packages" + os.sep)[2]
+        if shown == self.file and self.file.startswith(here := str(Path.cwd()) + os.sep):
+            shown = self.file[len(here) :]
         text = f"{shown}:{self.line} in {self.function}"
         return f"{text}: `{self.source}`" if self.source else text
 

@@ -20,7 +20,7 @@ from agentrun.testing.judging import judge_exception
 from agentrun.testing.leaks import watch_async_generators
 from agentrun.testing.places import Place, where
 from agentrun.testing.relay import Relay, TaskRecord
-from agentrun.testing.verdicts import Check, Violation
+from agentrun.testing.verdicts import Check, SweepRefused, Violation
 
 __all__ = ["Abandoned", "Backend", "Point", "Shot", "Trial"]
 
@@ -106,6 +106,7 @@ class Trial:
         records: The tasks, in the order of creation.
         violations: What was found wrong.
         refusals: What the scenario did that a sweep cannot deal with.
+        refused: The refusal, if the scenario has let it out.
         diverged: The first point that was not as in the baseline.
         missed: Shots whose action was not there at their point.
         actions: What the scenario offers to do to itself, by name.
@@ -125,28 +126,31 @@ class Trial:
         max_points: int = 20_000,
         max_seconds: float = 30.0,
         raises: tuple[type[BaseException], ...] = (),
+        ignore: frozenset[str] = frozenset(),
         oracle: Callable[[], Any] | None = None,
     ) -> None:
         self.scenario = scenario
         self.oracle = oracle
         self.grace = grace
         self.raises = raises
-        self.token = f"agentrun.testing injection {next(_numbers)}"
+        self.ignore = ignore
+        self.token: str = f"agentrun.testing injection {next(_numbers)}"
         self.backend: Backend
-        self.steps = 0
+        self.steps: int = 0
         self.sequence: list[int] = []
         self.trace: list[Point] | None = [] if keep_trace else None
         self.records: list[TaskRecord] = []
         self.violations: list[Violation] = []
         self.refusals: list[str] = []
+        self.refused: SweepRefused | None = None
         self.diverged: int | None = None
-        self.missed = 0
-        self.fired = 0
-        self.returned = False
+        self.missed: int = 0
+        self.fired: int = 0
+        self.returned: bool = False
         self.error: tuple[str, ...] = ()
-        self.active = False
+        self.active: bool = False
         self.actions: dict[str, Callable[[], object]] = {}
-        self.seconds = 0.0  # virtual, from the first shot to the end
+        self.seconds: float = 0.0  # virtual, from the first shot to the end
         self._expected = expected
         self._shots = list(shots)
         self._before_at = self._after_at = 0
@@ -176,10 +180,12 @@ class Trial:
                 self.returned = True
         except KeyboardInterrupt:
             raise
+        except SweepRefused as exc:
+            self.refused = exc
         except BaseException as exc:  # noqa: BLE001 - judged, and said
             self.error, violation = judge_exception(exc, self.raises)
             if violation is not None:
-                self.violations.append(violation)
+                self.violate(violation.check, violation.message, violation.place)
         self._finish()
         await self.backend.settle()
         if self.oracle is not None and not self._stuck and not self.refusals:
@@ -275,7 +281,8 @@ class Trial:
 
     def violate(self, check: Check, message: str, place: Place | None = None) -> None:
         """Something is wrong."""
-        self.violations.append(Violation(check, message, place))
+        if check not in self.ignore:
+            self.violations.append(Violation(check, message, place))
 
     def cancelled_scopes(self) -> tuple[anyio.CancelScope, ...]:
         """The scopes around the scenario that are cancelled."""

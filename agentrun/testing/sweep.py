@@ -16,7 +16,7 @@ from agentrun.testing.places import Place
 from agentrun.testing.points import Shot, Trial
 from agentrun.testing.progress import Progress
 from agentrun.testing.sweep_report import Failure, SweepReport
-from agentrun.testing.verdicts import SweepRefused, Violation
+from agentrun.testing.verdicts import CHECKS, Check, SweepRefused, Violation
 
 __all__ = ["Failure", "Mode", "SweepRefused", "SweepReport", "cancel_everywhere", "replay"]
 
@@ -64,6 +64,7 @@ def cancel_everywhere(
     raises: type[BaseException] | tuple[type[BaseException], ...] = (),
     seed: int = 0,
     grace: float = 30.0,
+    ignore: Iterable[Check] = (),
     second: int = 0,
     limit: int | None = None,
     only: str | None = None,
@@ -93,6 +94,8 @@ def cancel_everywhere(
         raises: Exceptions that the scenario may raise. It fails if it raises others, with and without injection.
         seed: Chooses the order in which trio runs tasks that are ready together; try several.
         grace: Seconds of virtual time that the teardown may take.
+        ignore: Checks whose findings do not count, such as ``["asyncgen"]`` for a library that leaves generators
+            without cleanup to the garbage collector.
         second: So many of the points after each injection get a second one in a run of their own: a native cancel
             after a scoped one, or the other way round.
         limit: At most so many points for each backend and mode, evenly spread; ``None`` means all.
@@ -122,7 +125,14 @@ def cancel_everywhere(
         await awaitable
 
     conditions = Conditions(
-        run, oracle, seed, grace, raises if isinstance(raises, tuple) else (raises,), max_points, max_seconds
+        run,
+        oracle,
+        seed,
+        grace,
+        raises if isinstance(raises, tuple) else (raises,),
+        _choose_checks(ignore),
+        max_points,
+        max_seconds,
     )
     return sweep(
         conditions,
@@ -318,6 +328,14 @@ def _choose_modes(names: Iterable[ModeName] | None) -> list[Mode]:
         else:
             raise UserError(f"modes contains {name!r}; expected 'suspended', 'resuming' or 'native'")
     return [mode for mode in _MODES if mode.name in wanted]
+
+
+def _choose_checks(names: Iterable[str]) -> frozenset[str]:
+    chosen = frozenset((names,) if isinstance(names, str) else names)
+    for name in chosen:
+        if name not in CHECKS:
+            raise UserError(f"ignore contains {name!r}; the checks are {', '.join(CHECKS)}")
+    return chosen
 
 
 def _spread(items: Sequence[T], most: int) -> list[T]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
@@ -57,9 +58,15 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         return self._now
 
     def jump(self) -> None:
-        """Set the clock to the next deadline."""
+        """Set the clock to the next deadline; one at the end of time, as of ``sleep(inf)``, is none."""
         loop: Any = self
-        self._now = max(self._now, float(loop._scheduled[0]._when))
+        deadline = float(loop._scheduled[0]._when)
+        if deadline == math.inf:
+            self.on_idle()
+        else:
+            self._now = max(self._now, deadline)
+            # The loop runs what is due before now + resolution, which must be more than now, centuries from now, too.
+            self._clock_resolution = max(1e-9, 2 * math.ulp(self._now))
 
     def on_iteration(self) -> None:
         """Called once for each turn of the loop."""

@@ -1,0 +1,204 @@
+"""What a sweep cannot do, it refuses by name."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from agentrun import UserError
+from agentrun.testing import SweepRefused, cancel_everywhere
+
+BACKENDS: list[Any] = ["asyncio", "trio"]
+both = pytest.mark.parametrize("backend", BACKENDS)
+
+
+@both
+def test_a_scenario_that_is_not_deterministic_is_refused_with_the_first_point_that_differs(backend: Any) -> None:
+    runs = itertools.count()
+
+    async def other_each_time() -> None:
+        await anyio.sleep(1)
+        if next(runs) % 2:
+            await anyio.sleep(2)
+        else:
+            await anyio.sleep(3)
+
+    with pytest.raises(SweepRefused, match=r"not deterministic.*differ at point \d") as caught:
+        cancel_everywhere(other_each_time, backends=[backend])
+    assert "await anyio.sleep(2)" in str(caught.value)
+    assert "await anyio.sleep(3)" in str(caught.value)
+
+
+@both
+def test_fewer_points_than_the_clean_run_are_refused_too(backend: Any) -> None:
+    runs = itertools.count()
+
+    async def shorter_each_time() -> None:
+        for _ in range(5 - next(runs)):
+            await anyio.sleep(1)
+
+    with pytest.raises(SweepRefused, match="not deterministic"):
+        cancel_everywhere(shorter_each_time, backends=[backend])
+
+
+@both
+def test_a_run_that_diverges_later_is_a_failure_that_names_the_point(backend: Any) -> None:
+    runs = itertools.count()
+
+    async def changes_in_the_fifth_run() -> None:
+        for _ in range(3 if next(runs) < 4 else 1):
+            await anyio.sleep(1)
+
+    report = cancel_everywhere(changes_in_the_fifth_run, backends=[backend], modes=["resuming"])
+    assert report.diverged > 0
+    assert "not the same steps as in the clean run, from point" in str(report)
+
+
+@both
+def test_threads_are_refused_even_if_the_scenario_catches_the_error(backend: Any) -> None:
+    async def uses_a_thread() -> None:
+        try:
+            await anyio.to_thread.run_sync(threading.get_ident)
+        except Exception:
+            pass
+
+    with pytest.raises(SweepRefused, match="a thread"):
+        cancel_everywhere(uses_a_thread, backends=[backend])
+
+
+def test_the_executor_of_asyncio_is_refused() -> None:
+    async def uses_the_executor() -> None:
+        await asyncio.get_running_loop().run_in_executor(None, threading.get_ident)
+
+    with pytest.raises(SweepRefused, match=r"a thread \(loop.run_in_executor\(get_ident\)\)"):
+        cancel_everywhere(uses_the_executor, backends=["asyncio"])
+
+
+@both
+def test_sockets_are_refused(backend: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        async def connects() -> None:
+            stream = await anyio.connect_tcp("127.0.0.1", port)
+            with anyio.move_on_after(1):
+                await stream.receive()
+            await stream.aclose()
+
+        with pytest.raises(SweepRefused, match="a socket"):
+            cancel_everywhere(connects, backends=[backend])
+
+
+@both
+def test_subprocesses_are_refused(backend: Any) -> None:
+    async def starts_a_process() -> None:
+        await anyio.run_process([sys.executable, "-c", "print(1)"])
+
+    with pytest.raises(SweepRefused, match="a subprocess|a socket or other file descriptor|a thread"):
+        cancel_everywhere(starts_a_process, backends=[backend])
+
+
+def test_another_task_factory_is_refused() -> None:
+    async def sets_a_factory() -> None:
+        def factory(loop: Any, coro: Any, **options: Any) -> Any:
+            return asyncio.Task(coro, loop=loop, **options)
+
+        asyncio.get_running_loop().set_task_factory(factory)
+
+    with pytest.raises(SweepRefused, match="a task factory of its own"):
+        cancel_everywhere(sets_a_factory, backends=["asyncio"])
+
+
+async def test_a_sweep_inside_an_event_loop_is_refused() -> None:
+    with pytest.raises(UserError, match="inside one of (asyncio|trio)'s"):
+        cancel_everywhere(anyio.lowlevel.checkpoint)
+
+
+@both
+def test_a_sweep_inside_a_sweep_is_refused(backend: Any) -> None:
+    errors: list[str] = []
+
+    async def nested() -> None:
+        await anyio.lowlevel.checkpoint()
+        try:
+            cancel_everywhere(anyio.lowlevel.checkpoint)
+        except UserError as exc:
+            errors.append(str(exc))
+
+    cancel_everywhere(nested, backends=[backend], limit=1)
+    assert errors
+    assert "sweeps cannot be nested" in errors[0]
+    cancel_everywhere(anyio.lowlevel.checkpoint).raise_if_failed()
+
+
+@both
+def test_a_scenario_that_never_ends_is_refused_or_fails(backend: Any) -> None:
+    async def spins() -> None:
+        while True:
+            await anyio.lowlevel.checkpoint()
+
+    with pytest.raises(SweepRefused, match="has not ended after"):
+        cancel_everywhere(spins, backends=[backend], max_points=500)
+    report = cancel_everywhere(anyio.sleep_forever, backends=[backend])
+    assert {v.check for f in report.failures for v in f.violations} == {"deadlock"}
+    assert report.injections == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"backends": ["curio"]}, "backends contains 'curio'"),
+        ({"backends": []}, "backends is empty"),
+        ({"modes": ["sometimes"]}, "modes contains 'sometimes'"),
+        ({"grace": 0}, "grace must be more than 0"),
+        ({"grace": "long"}, "grace must be more than 0"),
+        ({"second": -1}, "second must be a whole number of at least 0"),
+        ({"limit": 0}, "limit must be a whole number of at least 1"),
+        ({"only": "17"}, "only must be the id of a failure"),
+        ({"only": "asyncio:sideways:1"}, "there is no mode 'sideways'"),
+    ],
+)
+def test_bad_arguments_are_named(options: dict[str, Any], match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        cancel_everywhere(anyio.lowlevel.checkpoint, **options)
+
+
+def test_what_is_no_async_function_is_refused() -> None:
+    scenario: Callable[[], Awaitable[None]] = print  # type: ignore[assignment]
+    with pytest.raises(UserError, match="scenario must be an async function"):
+        cancel_everywhere(scenario)
+    with pytest.raises(UserError, match="scenario must be an async function"):
+        cancel_everywhere(5)  # type: ignore[arg-type]
+
+
+@both
+def test_what_was_patched_is_as_before_afterwards(backend: Any) -> None:
+    import gc
+    import warnings
+
+    from anyio._backends import _asyncio
+
+    before = (
+        _asyncio.CancelScope.__init__,
+        "start" in vars(_asyncio.WorkerThread),
+        gc.isenabled(),
+        warnings.showwarning,
+    )
+    cancel_everywhere(anyio.lowlevel.checkpoint, backends=[backend])
+    after = (
+        _asyncio.CancelScope.__init__,
+        "start" in vars(_asyncio.WorkerThread),
+        gc.isenabled(),
+        warnings.showwarning,
+    )
+    assert before == after
+    assert gc.get_freeze_count() == 0

@@ -1,0 +1,45 @@
+"""Event loops whose clock jumps."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import anyio
+import pytest
+
+from agentrun import UserError
+from agentrun.testing.virtual_time import Deadlock, run_virtual
+
+BACKENDS: list[Any] = ["asyncio", "trio"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_year_takes_no_time_and_ends_in_order(backend: Any) -> None:
+    order: list[tuple[str, float]] = []
+
+    async def sleep(name: str, seconds: float) -> None:
+        await anyio.sleep(seconds)
+        order.append((name, anyio.current_time()))
+
+    async def main() -> str:
+        async with anyio.create_task_group() as group:
+            group.start_soon(sleep, "year", 365 * 86400)
+            group.start_soon(sleep, "hour", 3600)
+            group.start_soon(sleep, "minute", 60)
+        return "done"
+
+    began = time.perf_counter()
+    assert run_virtual(main, backend=backend) == "done"
+    assert time.perf_counter() - began < 30
+    assert order == [("minute", 60.0), ("hour", 3600.0), ("year", 365 * 86400.0)]
+
+
+def test_waiting_for_nothing_is_a_deadlock_on_asyncio() -> None:
+    with pytest.raises(Deadlock):
+        run_virtual(anyio.sleep_forever)
+
+
+def test_an_unknown_backend_is_named() -> None:
+    with pytest.raises(UserError, match="'curio'"):
+        run_virtual(anyio.sleep, 1, backend="curio")
