@@ -111,6 +111,7 @@ class Contained(Generic[_T]):
         "_grace_scope",
         "_on_delivered",
         "_redelivering",
+        "_settled",
         "_thrown",
         "delivered",
         "scope",
@@ -131,6 +132,7 @@ class Contained(Generic[_T]):
         self._grace = grace
         self._grace_scope = anyio.CancelScope()
         self._on_delivered = on_delivered
+        self._settled = False  # the code knows of our cancellation, and nothing can change that any more
         self._thrown = False  # asyncio: a cancellation, whosever it was, has gone in
         self._redelivering = False
 
@@ -216,18 +218,18 @@ class Contained(Generic[_T]):
         """Resume the coroutine. trio hands a cancellation in as a value: an ``outcome.Error``."""
         if value is None:  # asyncio, which throws every cancellation: without one there is nothing to look for
             request = self._coro.send(None)
-            return self._look(request) if self._thrown and not self.delivered else request
+            return self._look(request) if self._thrown and not self._settled else request
         if isinstance(getattr(value, "error", None), self._cancelled_class):
             self._notice()
         elif not self.delivered and self.scope.cancel_called:
             # It is cancelled, but not at this await, which was over already or cannot be cancelled. Cancel it at its
             # next one, where it can be told from the cancellation of a scope of its own; until then it sees nothing.
-            self._grace_scope.shield = self._is_due_alone()
+            self._raise_shield()
         try:
             request = self._coro.send(value)
         finally:
             del value  # the traceback of what it carries may hold this frame: see `run`
-        return request if self.delivered else self._look(request)
+        return request if self._settled else self._look(request)
 
     def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
         """Resume the coroutine with an exception. asyncio throws a cancellation in."""
@@ -239,7 +241,7 @@ class Contained(Generic[_T]):
             request = self._coro.throw(exc)
         finally:
             del typ, val, exc  # the traceback holds this frame: see `run`
-        return request if self.delivered else self._look(request)
+        return request if self._settled else self._look(request)
 
     def close(self) -> None:
         """Close the coroutine."""
@@ -252,47 +254,58 @@ class Contained(Generic[_T]):
     def _notice(self) -> None:
         """A cancellation is about to reach the code."""
         self._redelivering = False
-        if not self.delivered and self._is_due_alone():
+        if self.delivered:
+            # That of a scope of its own, in the middle of the cleanup, unless the grace is over. The scope does not see
+            # ours any more, so it will take this one, and the code may go on as if there were no other.
+            self._settled = self._grace_scope.cancel_called or anyio.current_effective_deadline() != -math.inf
+        elif self._raise_shield():
             self._deliver()
 
     def _look(self, request: Any) -> Any:
-        """The code awaits again, and as far as we saw it has not been told. Returns what it asks of the event loop.
+        """The code awaits again, and it is not settled whether it knows of our cancellation. Returns what it asks of the
+        event loop.
 
-        It knows nevertheless if a nursery of trio's has raised the cancellations of its children, or if ours came
-        together with that of a scope of the code's own which has been left by now. Then it is in its cleanup, and the
-        shield must be up. If it does not know, the shield must be down: the event loop tells it at this very await.
+        It knows if a cancellation is what it is handling: a nursery of trio's has raised those of its children, or ours
+        came together with that of a scope of the code's own which has been left by now. Then it is in its cleanup, and
+        the shield must be up. If it does not know, the shield must be down: the event loop tells it at this very await.
         """
-        if not self.scope.cancel_called:
+        if not self.scope.cancel_called or (self.delivered and anyio.current_effective_deadline() == -math.inf):
             return request
         suspension = Suspension(self._coro)
-        tells = not self._redelivering and suspension.handles(self._cancelled_class)
-        if tells and (self._grace_scope.shield or not suspension.asks_for_cancellation) and self._is_due_alone():
+        knows = not self._redelivering and suspension.handles(self._cancelled_class)
+        if knows and self.delivered:
+            self._settled = True
+            return request
+        if knows and (self._grace_scope.shield or not suspension.asks_for_cancellation) and self._raise_shield():
             self._deliver()
             return request
-        self._grace_scope.shield = False
+        self.delivered = self._settled = self._grace_scope.shield = False
         if suspension.at_trio_checkpoint and anyio.current_effective_deadline() == -math.inf:
             # trio's `checkpoint` delivers in a scope of its own, later: deliver now, and know that it is ours.
             return cancellable_trio_wait()
         return request
 
-    def _is_due_alone(self) -> bool:
-        """Whether our cancellation is in force where the code is, and that of no scope of the code's own.
+    def _raise_shield(self) -> bool:
+        """Raise the shield if our cancellation is in force where the code is, and that of no scope of the code's own.
 
         What runs in a cancelled scope of the code's own is cut by that one, as it would be without us. And the scope
         must see that ours is cancelled: else it would take the cancellation for its own, and the code would go on.
+
+        Returns:
+            Whether the shield is up. It is looked at afterwards, because moving it makes trio look at all deadlines.
         """
         shield = self._grace_scope
-        before, shield.shield = shield.shield, False
-        due = self.scope.cancel_called and anyio.current_effective_deadline() == -math.inf
-        if due:
-            shield.shield = True
-            due = anyio.current_effective_deadline() != -math.inf
-        shield.shield = before
-        return due
+        shield.shield = False
+        if not self.scope.cancel_called or anyio.current_effective_deadline() != -math.inf:
+            return False
+        shield.shield = True
+        if anyio.current_effective_deadline() == -math.inf:
+            shield.shield = False
+        return shield.shield
 
     def _deliver(self) -> None:
-        self.delivered = True
-        self.protect()
+        self.delivered = self._settled = True
+        self._grace_scope.deadline = anyio.current_time() + self._grace
         if self._on_delivered is not None:
             self._on_delivered()
 
