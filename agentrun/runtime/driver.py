@@ -14,6 +14,7 @@ import anyio
 
 from agentrun.core.errors import AgentRunError, ModelBehaviorError, TimeLimitExceeded
 from agentrun.core.events import RunEnded
+from agentrun.core.item_json import parse_items
 from agentrun.core.items import AssistantMessage, Item
 from agentrun.core.results import RunResult
 from agentrun.core.transcript import Transcript
@@ -136,13 +137,14 @@ async def _load_session(run: Run) -> None:
         return
     machine = run.machine
     try:
-        earlier = Transcript(outcome.value)
+        earlier = Transcript(parse_items(outcome.value, what="session"))  # a store may well keep plain dicts
+        stored = len(earlier)
+        earlier.append_input(machine.transcript.view())
     except Exception as exc:  # noqa: BLE001 - what a session gives is input like any other
         run.session_failed = True
         run.fail(exc)
         return
-    run.saved = len(earlier)
-    earlier.append_input(machine.transcript.view())
+    run.saved = stored
     earlier.begin_new_items()
     machine.transcript = earlier
 
@@ -157,7 +159,10 @@ async def _save_session(run: Run) -> None:
         run.saved = upto
         return
     run.session_failed = True
-    run.fail(outcome.error or TimeoutError("the session did not store the history within the cleanup grace"))
+    if outcome.ending == "foreign_cancellation":
+        run.fail(run.foreign_cancellation("the session"))
+    else:
+        run.fail(outcome.error or TimeoutError("the session did not store the history within the cleanup grace"))
 
 
 async def _start_hooks(run: Run) -> None:

@@ -1,0 +1,225 @@
+"""Histories that live longer than a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from laws.support import check_ended, checkpoints, watch
+
+from agentrun import Agent, AssistantMessage, RunConfig, ToolCall, UserError, UserMessage, events, open_run, run
+from agentrun.events import Event
+from agentrun.items import Item
+from agentrun.sessions import MemorySession, Session
+from agentrun.testing import Call, Hang, Say, ScriptedModel, assert_valid_history
+
+
+class Broken(Exception):
+    pass
+
+
+class Store:
+    """A session that keeps what was written apart."""
+
+    def __init__(self, items: Sequence[Item] = ()) -> None:
+        self.items = list(items)
+        self.writes: list[tuple[Item, ...]] = []
+        self.loads = 0
+
+    async def load(self) -> Sequence[Item]:
+        self.loads += 1
+        await anyio.lowlevel.checkpoint()
+        return list(self.items)
+
+    async def append(self, items: Sequence[Item]) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.writes.append(tuple(items))
+        self.items.extend(items)
+
+
+def texts(items: Any) -> list[str]:
+    return [getattr(item, "text", "?") for item in items]
+
+
+async def test_a_session_carries_a_conversation_from_run_to_run() -> None:
+    session = MemorySession()
+    assert isinstance(session, Session)
+    for n in range(3):
+        model = ScriptedModel([Say(f"answer {n}")])
+        result = await run(Agent("a", model=model), f"question {n}", session=session)
+        assert tuple(session.items) == result.history
+        assert texts(model.requests[0].items)[-1] == f"question {n}"
+        assert len(result.items) == 1
+    assert texts(session.items) == ["question 0", "answer 0", "question 1", "answer 1", "question 2", "answer 2"]
+
+
+async def test_any_object_with_load_and_append_will_do() -> None:
+    session = Store([UserMessage("before"), AssistantMessage("yes?")])
+
+    async def look() -> str:
+        return "looked"
+
+    model = ScriptedModel([Call("look"), Say("done")])
+    result = await run(Agent("a", tools=[look], model=model), "go", session=session)
+    assert session.loads == 1
+    # What was there is not written again; each write leaves a valid history.
+    assert [[type(item).__name__ for item in write] for write in session.writes] == [
+        ["UserMessage"],
+        ["ToolCall", "ToolOutput"],
+        ["AssistantMessage"],
+    ]
+    assert tuple(session.items) == result.history
+    assert texts(result.history)[:3] == ["before", "yes?", "go"]
+
+
+async def test_what_was_said_before_an_interrupt_is_stored() -> None:
+    session = Store()
+    async with open_run(Agent("a", model=ScriptedModel([[Say("so far"), Hang()]])), "go", session=session) as live:
+        async for event in live.events():
+            if isinstance(event, events.TextDelta):
+                live.interrupt("stop")
+    result = check_ended(live)
+    assert tuple(session.items) == result.history
+    assert texts(session.items) == ["go", "so far"]
+
+
+async def test_what_was_done_before_a_failure_is_stored() -> None:
+    from agentrun.testing import Fail
+
+    session = Store()
+    model = ScriptedModel([[Say("so far"), Fail(Broken("line cut"))]])
+    with pytest.raises(Broken):
+        await run(Agent("a", model=model), "go", session=session)
+    assert texts(session.items) == ["go", "so far"]
+
+
+async def test_what_was_done_before_a_cancellation_is_stored() -> None:
+    session = Store()
+    with anyio.CancelScope() as scope:
+        async with open_run(Agent("a", model=ScriptedModel([[Say("so far"), Hang()]])), "go", session=session) as live:
+            async for event in live.events():
+                if isinstance(event, events.TextDelta):
+                    scope.cancel()
+    assert scope.cancelled_caught
+    assert texts(session.items) == ["go", "so far"]
+    assert check_ended(live).status == "cancelled"
+
+
+async def test_a_session_that_cannot_be_read_fails_the_run_before_anything_is_spent() -> None:
+    class Down(Store):
+        async def load(self) -> Sequence[Item]:
+            raise Broken("no connection")
+
+    session, model = Down(), ScriptedModel([Say("never")])
+    seen: list[Event] = []
+    with pytest.raises(Broken, match="no connection"):
+        async with open_run(Agent("a", model=model), "go", session=session) as live:
+            await watch(live, seen)
+    result = check_ended(live, model, seen)
+    assert result.status == "failed"
+    assert model.requests == []
+    assert session.writes == []
+    assert result.history == (UserMessage("go"),)
+
+
+async def test_a_session_that_lets_a_foreign_cancellation_out_fails_the_run() -> None:
+    class Odd(Store):
+        async def load(self) -> Sequence[Item]:
+            cancelled = anyio.get_cancelled_exc_class()
+            raise cancelled.__new__(cancelled)
+
+    with pytest.raises(Exception, match="session let a cancellation out"):
+        await run(Agent("a", model=ScriptedModel([])), "go", session=Odd())
+
+
+@pytest.mark.parametrize("loaded", [5, "text", [5], [{"role": "user", "content": "x"}]])
+async def test_a_session_that_gives_no_items_fails_the_run_and_is_not_written_to(loaded: Any) -> None:
+    class Odd(Store):
+        async def load(self) -> Sequence[Item]:
+            return loaded  # type: ignore[no-any-return]
+
+    session, model = Odd(), ScriptedModel([Say("hi")])
+    try:
+        result = await run(Agent("a", model=model), "go", session=session)
+    except (UserError, TypeError):
+        assert session.writes == []
+        assert model.requests == []
+    else:  # plain dicts are as good as items
+        assert loaded == [{"role": "user", "content": "x"}]
+        assert_valid_history(result.history)
+
+
+async def test_a_session_that_is_empty_or_gives_nothing_is_a_new_conversation() -> None:
+    class Nothing(Store):
+        async def load(self) -> Any:
+            return None
+
+    session = Nothing()
+    result = await run(Agent("a", model=ScriptedModel([Say("hi")])), "go", session=session)
+    assert texts(result.history) == ["go", "hi"]
+    assert texts(session.items) == ["go", "hi"]
+
+
+async def test_an_interrupt_while_the_session_is_read_writes_nothing() -> None:
+    reading = anyio.Event()
+    cleaned: list[str] = []
+
+    class Slow(Store):
+        async def load(self) -> Sequence[Item]:
+            reading.set()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                await checkpoints(3)
+                cleaned.append("read")
+            return ()
+
+    session, model = Slow(), ScriptedModel([])
+    seen: list[Event] = []
+    async with anyio.create_task_group() as group:
+        async with open_run(Agent("a", model=model), "go", session=session) as live:
+            group.start_soon(watch, live, seen)
+            await reading.wait()
+            live.interrupt("stop")
+    result = check_ended(live, model, seen)
+    assert result.status == "interrupted"
+    assert cleaned == ["read"]
+    # Without knowing what is there nothing may be added: it could be stored twice, or out of place.
+    assert session.items in ([], [UserMessage("go")])
+    assert len(session.items) == len(set(map(id, session.items)))
+
+
+async def test_a_write_that_hangs_is_cut_when_its_grace_is_over_and_reported() -> None:
+    writing = anyio.Event()
+
+    class Stuck(Store):
+        async def append(self, items: Sequence[Item]) -> None:
+            writing.set()
+            await anyio.sleep_forever()
+
+    async with open_run(
+        Agent("a", model=ScriptedModel([Say("hi")])), "go", session=Stuck(), config=RunConfig(cleanup_grace=0.05)
+    ) as live:
+        await writing.wait()
+        live.interrupt("stop")
+        result = await live.wait()
+    assert result.status == "interrupted"
+    assert [type(error) for error in result.errors] == [TimeoutError]
+
+
+async def test_input_that_clashes_with_the_stored_history_is_refused_by_name() -> None:
+    from agentrun import ToolOutput
+
+    old = [UserMessage("hi"), ToolCall("c1", "look", "{}"), ToolOutput("c1", "x")]
+    session = Store(old)
+    with pytest.raises(UserError, match="'c1'"):
+        await run(Agent("a", model=ScriptedModel([])), old, session=session)
+    assert session.items == old
+
+
+async def test_a_broken_history_cannot_even_begin_a_memory_session() -> None:
+    with pytest.raises(UserError, match=r"session\[0\]"):
+        MemorySession([ToolCall("c1", "look", "{}")])
