@@ -127,6 +127,15 @@ def test_law_5_input_keeps_a_run_going_that_was_about_to_finish() -> None:
     assert machine.next_action() == CheckOutput(AssistantMessage("C"))  # the acceptance was of another answer
 
 
+def test_after_tools_the_model_is_called_whatever_it_had_answered_before() -> None:
+    machine = machine_for()
+    call(machine, TextDelta("A"))
+    machine.inject(NEXT, "next")
+    call(machine, CALL_A)
+    tool(machine, "a")
+    assert machine.next_action() == CallModel(3)
+
+
 def test_law_5_idle_input_waits_until_the_run_would_finish() -> None:
     machine = machine_for()
     idle, _ = machine.inject(NEXT, "idle")

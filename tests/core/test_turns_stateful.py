@@ -69,6 +69,7 @@ class TurnMachineRules(RuleBasedStateMachine):
         self.builder: ResponseBuilder | None = None
         self.doing: Any = None  # the action that the driver is at
         self.accepted = False
+        self.answered = False  # the last model call gave an answer without tool calls
         # The other account:
         self.injected: list[InboxEntry] = []
         self.withdrawn: list[InboxEntry] = []
@@ -141,7 +142,7 @@ class TurnMachineRules(RuleBasedStateMachine):
             assert self.limits.max_tokens is None or machine.usage.total_tokens < self.limits.max_tokens
             due, before = machine.due_input(), len(machine.transcript)
             self.builder = machine.begin_model_call(due)
-            self.accepted = False
+            self.accepted = self.answered = False
             self.deliveries.append(due)
             assert machine.transcript.since(before) == tuple(item for entry in due for item in entry.items)
             self.doing = action
@@ -152,6 +153,7 @@ class TurnMachineRules(RuleBasedStateMachine):
             self.doing = action
         elif isinstance(action, CheckOutput):
             assert not stopping
+            assert self.answered
             self.doing = action
         else:
             self.end(action)
@@ -187,6 +189,7 @@ class TurnMachineRules(RuleBasedStateMachine):
                 calls = machine.end_model_call()
                 assert calls == machine.open_calls
                 assert len({call.call_id for call in calls}) == len(calls)
+                self.answered = not calls
                 limit = self.limits.max_tool_calls
                 if calls and limit is not None and machine.usage.tool_calls > limit and self.decided is None:
                     assert isinstance(machine.failure, LimitExceeded)
