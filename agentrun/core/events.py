@@ -264,6 +264,7 @@ Event: TypeAlias = (
     | ApprovalRequested
     | EventsDropped
 )
+"""Anything that a run tells its watchers."""
 
 _E = TypeVar("_E")
 

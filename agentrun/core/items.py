@@ -78,6 +78,7 @@ class _ByType:
 
 
 ContentPart: TypeAlias = Annotated[TextPart | ImagePart | FilePart, _ByType()]
+"""A piece of a user message."""
 
 
 @dataclass(frozen=True, slots=True)

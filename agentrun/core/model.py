@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 FinishReason: TypeAlias = Literal["stop", "tool_calls", "length", "content_filter", "refusal", "other"]
+"""Why the model stopped; ``"length"`` and ``"content_filter"`` mean that it had not said all."""
 
 
 @dataclass(frozen=True, slots=True)
