@@ -21,7 +21,16 @@ import anyio.lowlevel
 
 from agentrun.runtime.suspension import Suspension, cancellable_trio_wait, comes_from_cancellation
 
-__all__ = ["Contained", "Outcome", "bounded", "call", "is_scoped_cancellation", "only_cancellations", "split_cancelled"]
+__all__ = [
+    "Contained",
+    "Outcome",
+    "bounded",
+    "call",
+    "is_scoped_cancellation",
+    "native_cancellations",
+    "only_cancellations",
+    "split_cancelled",
+]
 
 _T = TypeVar("_T")
 
@@ -158,7 +167,7 @@ class Contained(Generic[_T]):
         """
         self._cancelled_class = anyio.get_cancelled_exc_class()
         self._coro = coro
-        native_before = _native_cancellations()
+        native_before = native_cancellations()
         value: _T | None = None
         raised: BaseException | None = None
         with self.scope, self._grace_scope:
@@ -173,7 +182,7 @@ class Contained(Generic[_T]):
         outcome = self._classify(value, raised, native_before)
         del raised  # its traceback holds this frame: a cycle that only the garbage collector would free
         try:
-            if _native_cancellations() > native_before:
+            if native_cancellations() > native_before:
                 await _absorb_native_cancellations(native_before)
             return outcome
         finally:
@@ -190,7 +199,7 @@ class Contained(Generic[_T]):
     def _classify(self, value: _T | None, raised: BaseException | None, native_before: int) -> Outcome[_T]:
         asked = self.scope.cancel_called
         expired = self._grace_scope.cancel_called
-        native = _native_cancellations() - native_before
+        native = native_cancellations() - native_before
         if raised is None:
             return Outcome("returned", value=value, swallowed=asked and self.delivered, grace_expired=expired)
         cancellation, error = split_cancelled(raised, self._cancelled_class)
@@ -310,7 +319,7 @@ class Contained(Generic[_T]):
             self._on_delivered()
 
 
-def _native_cancellations() -> int:
+def native_cancellations() -> int:
     """How often ``Task.cancel()`` is in force on the current task; 0 on trio."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is None:

@@ -26,11 +26,12 @@ from agentrun.runtime.run import Run, describe_error
 from agentrun.runtime.services import NoCallServices
 from agentrun.runtime.tool_batch import ToolBatch
 
-__all__ = ["drive"]
+__all__ = ["drive", "end_undriven"]
 
 
 async def drive(run: Run, first_input: tuple[Item, ...]) -> None:
     """The task of the driver. Never raises; the ending is in ``run.result`` when ``run.done`` is set."""
+    run.driving = True
     with anyio.CancelScope(shield=True):
         try:
             if run.config.max_seconds is not None:
@@ -48,6 +49,12 @@ async def drive(run: Run, first_input: tuple[Item, ...]) -> None:
                 run.fail(exc)
         # Synchronous from here on, so that nothing can come between the ending and its being told.
         _tell_ending(run)
+
+
+def end_undriven(run: Run) -> None:
+    """End a run whose driver was cancelled natively before its first step, and so will never take one."""
+    run.cancel()
+    _tell_ending(run)
 
 
 async def _main(run: Run, first_input: tuple[Item, ...]) -> None:
@@ -175,6 +182,8 @@ async def _start_hooks(run: Run) -> None:
         if outcome.ending == "raised":
             assert outcome.error is not None
             run.cleanup_error(outcome.error, "hook on_run_start")
+        elif outcome.ending == "foreign_cancellation":
+            run.cleanup_error(run.foreign_cancellation("hook on_run_start"), "hook on_run_start")
 
 
 # The end -----------------------------------------------------------------------------------------------------------
@@ -191,6 +200,7 @@ async def _wind_up(run: Run) -> None:
     """Wait for what is still alive, and tell the hooks."""
     if run.guards.unsettled:
         run.guards.cancel()
+        await run.guards.bury()
         await run.guards.settle()
     _break_off(run)
     for scope in run.timers:

@@ -126,10 +126,9 @@ async def _stream(run: Run, model: Model, request: ModelRequest, builder: Respon
     run.offered = None if all_tools else frozenset(spec.name for spec in request.tools)
     for hooks in run.hooks:
         run.model_hooks.append(hooks)
-        try:
-            await call(hooks.on_model_start, run.context(NoCallServices(run)), request)
-        except Exception as exc:  # noqa: BLE001 - a hook never decides what happens
-            run.cleanup_error(exc, "hook on_model_start")
+        await run.start_hook(
+            run.current_step, "hook on_model_start", hooks.on_model_start, run.context(NoCallServices(run)), request
+        )
     count = 0
     async with model.stream(request) as events:
         async for event in events:

@@ -7,7 +7,7 @@ the others only change what the turn machine knows, cut what has to be cut, and 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
@@ -15,7 +15,7 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from agentrun.core.config import RunConfig
-from agentrun.core.errors import ModelError, UserError
+from agentrun.core.errors import AgentRunError, UserError
 from agentrun.core.events import Event, InputInjected, InterruptRequested
 from agentrun.core.inbox import Delivery
 from agentrun.core.interrupts import InterruptMode
@@ -31,7 +31,7 @@ from agentrun.core.results import (
 )
 from agentrun.core.snapshot import UndeliveredInput
 from agentrun.core.turns import Effect, TurnMachine
-from agentrun.runtime.containment import Contained, Outcome
+from agentrun.runtime.containment import Contained, Outcome, call, native_cancellations, only_cancellations
 from agentrun.runtime.hub import EventHub
 from agentrun.runtime.injection import Injection
 from agentrun.sessions.protocol import Session
@@ -47,6 +47,12 @@ if TYPE_CHECKING:
 __all__ = ["Run"]
 
 CUT_REASON: Final = "cut short by new input"
+
+UNBORN_AFTER: Final = 3
+"""A task that has not begun after so many steps of the others was cancelled natively, and never will.
+
+It happens when an event loop cancels all its tasks, as ``asyncio.run`` does when its main function has returned.
+"""
 
 _T = TypeVar("_T")
 
@@ -99,6 +105,7 @@ class Run:
         self.tools: list[ToolRun] = []  # of the turn under way, in the order of the calls
         self.known_calls: set[str] = set()
         self.offered: frozenset[str] | None = None  # names of the tools that the last request offered; None: all
+        self.driving: bool = False  # the driver has taken its first step
         self.done: anyio.Event = anyio.Event()
         self.token: anyio.lowlevel.EventLoopToken = anyio.lowlevel.current_token()
         self.thread_id: int = threading.get_ident()
@@ -295,6 +302,12 @@ class Run:
             self.cancel()
         return outcome
 
+    @property
+    def current_step(self) -> Contained[Any]:
+        """What the step is contained in that asks for it."""
+        assert self._step is not None
+        return self._step
+
     def note(self, outcome: Outcome[Any], what: str) -> None:
         """Keep what the teardown report has to say about a piece of user code."""
         if outcome.grace_expired:
@@ -304,12 +317,29 @@ class Run:
         if outcome.error is not None and outcome.ending != "raised":
             self.cleanup_error(outcome.error, what)
 
+    async def start_hook(
+        self, inside: Contained[Any], what: str, hook: Callable[..., Awaitable[object]], *args: Any
+    ) -> None:
+        """Call a hook ``inside`` contained code: it is cancelled with it, but what it raises does not concern it."""
+        native_before = native_cancellations()
+        try:
+            await call(hook, *args)
+        except Exception as exc:  # noqa: BLE001 - a hook never decides what happens
+            self.cleanup_error(exc, what)
+        except BaseException as exc:
+            asked = inside.scope.cancel_called or native_cancellations() > native_before
+            if asked or not only_cancellations(exc):
+                raise
+            self.cleanup_error(self.foreign_cancellation(what), what)
+
     def note_bounded(self, outcome: Outcome[Any], what: str) -> None:
         """The same for cleanup code that ran under `bounded`."""
         if outcome.error is not None:
             self.cleanup_error(outcome.error, what)
         if outcome.ending == "cancelled":
             self.report.expired_graces.append(what)
+        elif outcome.ending == "foreign_cancellation":
+            self.cleanup_error(self.foreign_cancellation(what), what)
 
     def cleanup_error(self, error: BaseException, what: str) -> None:
         """Keep an error that did not decide the ending."""
@@ -317,9 +347,9 @@ class Run:
         self.report.cleanup_errors.append(f"{what}: {_first_line(error)}")
         self._heed(error)
 
-    def foreign_cancellation(self, what: str) -> ModelError:
+    def foreign_cancellation(self, what: str) -> AgentRunError:
         """The error for a cancellation that user code let out though nobody asked for one."""
-        return ModelError(f"{what} let a cancellation out that agentrun did not ask for")
+        return AgentRunError(f"{what} let a cancellation out that agentrun did not ask for")
 
     def context(self, services: CallServices, call_id: str = "", tool_name: str = "") -> RunContext[Any]:
         """A context for user code."""

@@ -230,10 +230,7 @@ class ToolRun:
         assert contained is not None
         for hooks in self.run.hooks:
             self._hooks.append(hooks)
-            try:
-                await call(hooks.on_tool_start, self.ctx, self.call)
-            except Exception as exc:  # noqa: BLE001 - a hook never decides what happens to a tool
-                self.run.cleanup_error(exc, f"hook of {self.what}")
+            await self.run.start_hook(contained, f"hook of {self.what}", hooks.on_tool_start, self.ctx, self.call)
         attempts = tool.retries + 1
         while True:
             if self._timeout is not None:
@@ -269,9 +266,7 @@ class ToolRun:
         args, kwargs = tool.call_arguments(self.arguments)
         # SIGTERM, this long, SIGKILL and reaping together must fit into the grace that the call has.
         grace = 0.8 * self.run.config.cleanup_grace
-        return await run_in_process(
-            tool.function, args, kwargs, grace=grace, on_killed=on_killed
-        )
+        return await run_in_process(tool.function, args, kwargs, grace=grace, on_killed=on_killed)
 
     async def _settle(self, outcome: Outcome[Any]) -> None:
         """Turn the outcome into the output."""

@@ -11,7 +11,7 @@ import anyio.lowlevel
 import pytest
 
 from agentrun import Agent, RunConfig, RunContext, RunHooks, ToolError, ToolOutput, Trip, open_run, run, tool
-from agentrun.errors import CallCancelled, ModelError
+from agentrun.errors import AgentRunError, CallCancelled, ModelError
 from agentrun.events import Event
 from agentrun.testing import Call, Say, ScriptedModel
 
@@ -646,7 +646,7 @@ async def test_a_guardrail_that_lets_a_foreign_cancellation_out_fails_the_run_by
         raise cancelled.__new__(cancelled)
 
     agent = Agent("a", input_guardrails=[guard], model=ScriptedModel([Say("hi")]))
-    with pytest.raises(ModelError, match="input guardrail guard let a cancellation out"):
+    with pytest.raises(AgentRunError, match="input guardrail guard let a cancellation out"):
         await run(agent, "go")
 
 
