@@ -271,8 +271,7 @@ class Contained(Generic[_T]):
             self._deliver()
 
     def _look(self, request: Any) -> Any:
-        """The code awaits again, and it is not settled whether it knows of our cancellation. Returns what it asks of the
-        event loop.
+        """The code awaits again, and whether it knows of our cancellation is not settled. Returns what it asks for.
 
         It knows if a cancellation is what it is handling: a nursery of trio's has raised those of its children, or ours
         came together with that of a scope of the code's own which has been left by now. Then it is in its cleanup, and

@@ -10,12 +10,13 @@ from collections.abc import Awaitable, Iterable
 from typing import Any, Literal, cast
 
 import anyio
+import anyio.lowlevel
 
 from agentrun.core.events import GuardrailEnded
 from agentrun.core.results import GuardrailResult, ScopeState
 from agentrun.runtime.containment import Contained, Outcome
 from agentrun.runtime.guardrails import Guardrail, Trip, bind_guardrail, read_verdict, tripped_error
-from agentrun.runtime.run import Run, describe_error
+from agentrun.runtime.run import UNBORN_AFTER, Run, describe_error
 from agentrun.runtime.services import NoCallServices
 from agentrun.runtime.threads import ThreadCall
 
@@ -34,6 +35,7 @@ class _Guard:
         self.result: GuardrailResult | None = None
         self.error: BaseException | None = None
         self.told = False
+        self.begun = False
         self.dropped = False  # nobody needs its answer any more
         self.stopping = False
 
@@ -96,12 +98,23 @@ class GuardRace:
         if not self.busy:
             self._guards = []
 
+    async def bury(self) -> None:
+        """Give up those whose task was cancelled natively before its first step. A checkpoint if one has not begun."""
+        for _ in range(UNBORN_AFTER):
+            if all(guard.begun for guard in self._guards):
+                return
+            await anyio.lowlevel.cancel_shielded_checkpoint()
+        for guard in self._guards:
+            if not guard.begun and guard.result is None:
+                self._answer(guard, Outcome("cancelled"), None)
+
     async def _work(self, guard: _Guard) -> None:
         """The task of one guardrail; never raises."""
         guardrail = guard.guardrail
         what = f"{guard.kind} guardrail {guardrail.name}"
         outcome: Outcome[Any] = Outcome("cancelled")
         trip: Trip | None = None
+        guard.begun = True
         try:
             if not guard.contained.scope.cancel_called:
                 outcome = await guard.contained.run(self._call(guard, what))

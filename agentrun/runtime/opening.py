@@ -32,11 +32,11 @@ from agentrun.core.transcript import Transcript, check_history
 from agentrun.core.turns import TurnMachine
 from agentrun.runtime.agent import Agent
 from agentrun.runtime.containment import is_scoped_cancellation, split_cancelled
-from agentrun.runtime.driver import drive
+from agentrun.runtime.driver import drive, end_undriven
 from agentrun.runtime.guard_race import GuardRace
 from agentrun.runtime.handle import ActiveRun
 from agentrun.runtime.hooks import RunHooks
-from agentrun.runtime.run import Run
+from agentrun.runtime.run import UNBORN_AFTER, Run
 from agentrun.runtime.tool_run import current_tool_run
 from agentrun.sessions.protocol import Session
 
@@ -320,8 +320,14 @@ class _Opening:
         run = self._run
         interruption: BaseException | None = None
         with anyio.CancelScope(shield=True):
+            steps = 0
             while run.result is None:
                 try:
+                    while not run.driving and steps < UNBORN_AFTER:
+                        steps += 1
+                        await anyio.lowlevel.cancel_shielded_checkpoint()
+                    if not run.driving:
+                        end_undriven(run)
                     await run.done.wait()
                 except BaseException as caught:  # noqa: BLE001 - kept and raised later
                     if interruption is None or not isinstance(caught, Exception):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
 import threading
 import weakref
@@ -35,7 +37,7 @@ from agentrun.sessions import MemorySession
 from agentrun.testing import Call, Fail, Hang, Say, ScriptedModel
 
 from .functions_for_processes import family
-from .scenes import Ledger, Scene, task_names
+from .scenes import Ledger, Scene, on_asyncio, task_names
 from .support import check_ended, checkpoints
 
 
@@ -421,24 +423,56 @@ async def test_what_a_thread_returns_within_the_grace_is_kept(release: threading
 async def test_a_thread_whose_call_is_cancelled_before_it_has_begun_never_begins() -> None:
     called: list[str] = []
 
+    class Stopping(RunHooks):
+        async def on_tool_start(self, ctx: RunContext[Any], call: Any) -> None:
+            ctx.run.interrupt("not this one")
+
     @tool
     def late() -> None:
         called.append("called")
 
-    for point in range(12):
-        model = ScriptedModel([Call("late", call_id="one"), Say("Done.")])
-        async with open_run(Agent("a", tools=[late], model=model), "Go.") as live:
-            async for event in live.events():
-                if isinstance(event, ToolStarted):
-                    await checkpoints(point)
-                    live.interrupt("stop")
-                    break
-            result = await live.wait()
-        check_ended(live, model)
-        output = next((item for item in result.items if isinstance(item, ToolOutput)), None)
-        if output is not None and output.status == "cancelled":
-            assert called == []
-        called.clear()
+    model = ScriptedModel([Call("late", call_id="one")])
+    async with open_run(Agent("a", tools=[late], model=model, hooks=Stopping()), "Go.") as live:
+        result = await live.wait()
+    check_ended(live, model)
+    output = result.items[-1]
+    assert isinstance(output, ToolOutput)
+    assert output.status == "cancelled"
+    assert called == []
+    assert result.teardown.abandoned_threads == []
+
+
+# anyio does not close the coroutine of a task that was cancelled natively before its first step.
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_loop_that_cancels_all_its_tasks_natively_ends_the_run_too(times: int) -> None:
+    """What ``asyncio.run`` does when its main function has returned."""
+    if not on_asyncio():
+        pytest.skip("trio has no native cancellation")
+    for steps in range(40):
+        scene = Scene(nested=True)
+
+        async def host(scene: Scene = scene) -> None:
+            async with scene.open() as live:
+                await live.wait()
+
+        others = asyncio.all_tasks()
+        task = asyncio.create_task(host())
+        await checkpoints(steps)
+        for _ in range(times):
+            for each in asyncio.all_tasks() - others:
+                each.cancel()
+            await checkpoints(1)
+        with anyio.fail_after(10):
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        assert task.cancelled()
+        if scene.live is not None:
+            check_ended(scene.live)
+        assert scene.model.open_streams == scene.inner_model.open_streams == 0
+        assert task_names() == set()
+    gc.collect()
 
 
 # Processes ---------------------------------------------------------------------------------------------------------

@@ -619,3 +619,51 @@ async def test_an_interrupted_tool_call_gets_its_cleanup_and_the_run_goes_on() -
     ended = next(event for event in seen if isinstance(event, ToolEnded))
     assert ended.status == "cancelled"
     assert "too slow" in ended.output
+
+
+async def test_a_timeout_of_the_tools_own_that_expires_during_its_cleanup_does_not_bring_it_back_to_life() -> None:
+    ledger, started = Ledger(), anyio.Event()
+    own: list[anyio.CancelScope] = []
+    cut: list[str] = []
+
+    @tool
+    async def timed() -> None:
+        async with ledger.cleaning_up("outer"):
+            with anyio.move_on_after(60) as scope:
+                own.append(scope)
+                started.set()
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    own[0].cancel()
+                    try:
+                        await anyio.sleep_forever()
+                    finally:
+                        cut.append("its own timeout cut its cleanup")
+            await anyio.sleep_forever()
+
+    result = await _interrupted([timed], started)
+    assert cut
+    assert ledger.done == ["outer"]
+    assert result.teardown.clean, str(result.teardown)
+    assert result.teardown.seconds < 1
+
+
+async def test_each_registered_cleanup_has_a_grace_of_its_own() -> None:
+    started = anyio.Event()
+    done: list[int] = []
+
+    @tool
+    async def registering(ctx: RunContext[Any]) -> None:
+        async def slow() -> None:
+            await anyio.sleep(0.2)
+            done.append(1)
+
+        for _ in range(3):
+            ctx.on_cleanup(slow)
+        started.set()
+        await anyio.sleep_forever()
+
+    result = await _interrupted([registering], started, grace=0.4)
+    assert done == [1, 1, 1]
+    assert result.teardown.clean
