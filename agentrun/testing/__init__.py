@@ -3,6 +3,7 @@ cancel a program at every scheduling point."""
 
 from __future__ import annotations
 
+from agentrun.testing.interrupt_sweep import interrupt_everywhere
 from agentrun.testing.scripted import Call, Fail, Hang, Say, ScriptedModel, Wait
 from agentrun.testing.sweep import Failure, SweepRefused, SweepReport, cancel_everywhere, replay
 from agentrun.testing.validation import assert_valid_history
@@ -19,5 +20,6 @@ __all__ = [
     "Wait",
     "assert_valid_history",
     "cancel_everywhere",
+    "interrupt_everywhere",
     "replay",
 ]

@@ -26,13 +26,29 @@ def run_trial(trial: Trial) -> None:
     loop = SweepLoop(trial)
     trial.backend = loop
     try:
-        with contextlib.suppress(Abandoned):
+        with _known_to_sniffio(), contextlib.suppress(Abandoned):
             loop.run_until_complete(trial.root())
             if loop._asyncgens:  # type: ignore[attr-defined]
                 loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.forget()
         loop.close()
+
+
+@contextlib.contextmanager
+def _known_to_sniffio() -> Generator[None]:
+    """Say that this thread runs asyncio, also between the steps of the tasks: anyio is used there, too."""
+    try:
+        import sniffio
+    except ImportError:
+        yield  # anyio does without
+        return
+    local: Any = sniffio.thread_local
+    before, local.name = local.name, "asyncio"
+    try:
+        yield
+    finally:
+        local.name = before
 
 
 class _SweepTask(asyncio.Task[Any]):

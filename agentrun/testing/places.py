@@ -22,6 +22,7 @@ _ENGINE: Final = frozenset(
         "asyncio_points",
         "engine",
         "interrupt_sweep",
+        "laws",
         "points",
         "relay",
         "sweep",

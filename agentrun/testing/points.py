@@ -8,6 +8,7 @@ points of a trial are numbered from 1. The event loops (`asyncio_points`, `trio_
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -25,8 +26,10 @@ from agentrun.testing.verdicts import Check, SweepRefused, Violation
 __all__ = ["Abandoned", "Backend", "Point", "Shot", "Trial"]
 
 _MARGIN_STEPS: int = 5000  # steps that a teardown may take besides 20 times those of the baseline
+_MOST_IDLE_TURNS: int = 10_000
 _MOST_FORCE: int = 4  # attempts to get a stuck scenario to end before it is abandoned
 
+_RANDOM = re.compile(r"[_ -]?[0-9a-f]{12,}")  # what makes a name unique, and a report different each time
 _numbers = itertools.count(1)
 
 
@@ -161,6 +164,7 @@ class Trial:
         self._real_end = time.perf_counter() + max_seconds
         self._max_seconds = max_seconds
         self._stage = 0
+        self._steps_seen = self._turns_without_step = 0
         self._stuck: set[str] = set()
         self._cancel_at_start = False
         self._scopes: tuple[anyio.CancelScope, anyio.CancelScope] | None = None
@@ -248,7 +252,12 @@ class Trial:
 
     def on_iteration(self) -> None:
         """The event loop begins another turn."""
-        if self.steps > self._max_steps:
+        self._turns_without_step = self._turns_without_step + 1 if self.steps == self._steps_seen else 0
+        self._steps_seen = self.steps
+        if self.active and self._turns_without_step > _MOST_IDLE_TURNS:
+            self._turns_without_step = 0
+            self.stuck("livelock", "the event loop turns, and no task takes a step")
+        elif self.steps > self._max_steps:
             self.stuck("livelock", f"it takes step after step and does not end ({self.steps} by now)")
         elif self._shot_at is not None and self.active and self.backend.now() > self._shot_at + self.grace:
             self.stuck("grace", f"it has not ended within {self.grace:g} s of virtual time")
@@ -323,7 +332,10 @@ class Trial:
             else:
                 self._scopes[shot.action == "cancel_outer"].cancel(self.token)
         elif (action := self.actions.get(shot.action)) is not None:
-            action()
+            try:
+                action()
+            except Exception as exc:  # noqa: BLE001 - no action may fail, and the task that is to go on must do so
+                self.violate("exception", f"{shot.action} raised {type(exc).__name__}: {exc}")
         else:
             self.missed += 1
 
@@ -334,7 +346,7 @@ def _short(name: str) -> str:
     if tail == name:
         while "." in tail and (split := tail.partition("."))[0] in sys.modules:
             tail = split[2]
-    return tail
+    return _RANDOM.sub("", tail)
 
 
 def _first_difference(seen: Sequence[int], expected: Sequence[int]) -> int:

@@ -97,6 +97,10 @@ class ScriptedModel:
                     raise UserError(f"turns[{index}] contains {part!r}; expected Say, Call, Wait, Fail or Hang")
             self._turns.append(parts)
 
+    def rewound(self, more: Iterable[Turn] = ()) -> ScriptedModel:
+        """A new model with the same script, at its beginning, and with further turns at its end."""
+        return ScriptedModel([*self._turns, *more], name=self.name)
+
     @asynccontextmanager
     async def stream(self, request: ModelRequest) -> AsyncGenerator[AsyncGenerator[ModelEvent]]:
         """Play the next turn. See `agentrun.models.Model`."""

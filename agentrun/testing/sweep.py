@@ -18,7 +18,7 @@ from agentrun.testing.progress import Progress
 from agentrun.testing.sweep_report import Failure, SweepReport
 from agentrun.testing.verdicts import CHECKS, Check, SweepRefused, Violation
 
-__all__ = ["Failure", "Mode", "SweepRefused", "SweepReport", "cancel_everywhere", "replay"]
+__all__ = ["Failure", "Mode", "SweepRefused", "SweepReport", "cancel_everywhere", "choose_checks", "replay", "sweep"]
 
 T = TypeVar("T")
 
@@ -130,7 +130,7 @@ def cancel_everywhere(
         seed,
         grace,
         raises if isinstance(raises, tuple) else (raises,),
-        _choose_checks(ignore),
+        choose_checks(ignore),
         max_points,
         max_seconds,
     )
@@ -330,7 +330,12 @@ def _choose_modes(names: Iterable[ModeName] | None) -> list[Mode]:
     return [mode for mode in _MODES if mode.name in wanted]
 
 
-def _choose_checks(names: Iterable[str]) -> frozenset[str]:
+def choose_checks(names: Iterable[str]) -> frozenset[str]:
+    """The checks whose findings do not count.
+
+    Raises:
+        UserError: One is unknown.
+    """
     chosen = frozenset((names,) if isinstance(names, str) else names)
     for name in chosen:
         if name not in CHECKS:

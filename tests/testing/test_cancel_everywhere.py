@@ -12,7 +12,8 @@ import pytest
 
 from agentrun import UserError
 from agentrun.testing import Failure, SweepReport, cancel_everywhere, replay
-from tests.testing import faulty
+
+from . import faulty
 
 BACKENDS: list[Any] = ["asyncio", "trio"]
 both = pytest.mark.parametrize("backend", BACKENDS)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from agentrun.testing import SweepReport, cancel_everywhere
-from tests.testing import faulty
+
+from . import faulty
 
 BACKENDS: list[Any] = ["asyncio", "trio"]
 
