@@ -349,6 +349,12 @@ class TurnMachineRules(RuleBasedStateMachine):
         self.patience -= 1
 
     @invariant()
+    def looking_changes_nothing(self) -> None:
+        if self.builder is None:
+            action = self.decide()
+            assert not isinstance(action, RunTools) or action.calls == self.machine.open_calls != ()
+
+    @invariant()
     def law_4_the_history_is_valid_and_only_grows(self) -> None:
         view = self.machine.transcript.view()
         assert problems_of(view) == []
