@@ -283,6 +283,27 @@ async def test_two_tasks_that_share_a_full_stream_lose_nothing_and_stop_at_its_e
     assert ended == [95, 95]
 
 
+async def test_a_reader_whose_event_another_task_took_waits_for_the_next() -> None:
+    took: list[Event] = []
+    seen: list[Event] = []
+
+    async def work(ctx: RunContext[Any]) -> str:
+        await checkpoints(10)  # the reader has read all there is, and waits
+        ctx.progress("mine")
+        took.append(await anext(stream))
+        await checkpoints(10)
+        return "worked"
+
+    model = ScriptedModel([Call("work"), Say("done")])
+    async with open_run(Agent("a", tools=[tool(work, on_error="raise")], model=model), "go") as live:
+        stream = live.events()
+        async for event in stream:
+            seen.append(event)
+    assert [event.data for event in took if isinstance(event, events.ToolProgress)] == ["mine"]
+    assert isinstance(seen[-1], events.RunEnded)
+    check_events(seen)
+
+
 async def test_cancelling_a_reader_loses_no_event() -> None:
     async def work(ctx: RunContext[Any]) -> str:
         for n in range(50):
