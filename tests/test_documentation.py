@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 import agentrun
+from agentrun.events import ToolStarted
 from agentrun.testing import Call, Say, ScriptedModel
 from agentrun.tools import FunctionTool
 
@@ -28,7 +29,7 @@ def blocks(page: str, language: str) -> list[str]:
 def test_each_python_block_is_valid_and_imports_what_exists(page: Path) -> None:
     for block in blocks(str(page.relative_to(ROOT)), "python"):
         tree = ast.parse(block)
-        imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        imports: list[ast.stmt] = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
         exec(compile(ast.Module(imports, []), page.name, "exec"), {})
 
 
@@ -66,7 +67,7 @@ def test_the_runs_of_the_readme_run(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         agent = agentrun.Agent("a", tools=[names["get_weather"]], model=model)
         async with agentrun.open_run(agent, "Plan a day.") as live:
             async for event in live.events():
-                if isinstance(event, agentrun.events.ToolStarted):
+                if isinstance(event, ToolStarted):
                     exec(steering, {"live": live, "call_id": event.call_id})
             return await live.wait()
 
