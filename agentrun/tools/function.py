@@ -52,7 +52,7 @@ class FunctionTool(Generic[P, R]):
         name: What the model calls it.
         function: What is called.
         strict: Whether the provider is asked to enforce the schema.
-        timeout: Seconds that one call may take, or ``None`` for no limit.
+        timeout: Seconds that each attempt may take, or ``None`` for no limit. A call that times out is not retried.
         retries: How many further attempts are made after the function raised.
         parallel: Whether it may run beside other tools; if not, it runs alone.
         needs_approval: Whether a call waits for ``approve(call_id)``, or a callable (sync or async) that decides with
@@ -283,7 +283,7 @@ def tool(
         function: The function: any callable but a class or a generator.
         name: What the model calls it, 1 to 64 of ``a-zA-Z0-9_-``; default: the function's name.
         description: What the model is told it does; default: the docstring without its sections.
-        timeout: Seconds a call may take, retries included; ``None`` is no limit.
+        timeout: Seconds each attempt may take; ``None`` is no limit. A call that times out is not retried.
         retries: How many further attempts to make after the function raised.
         parallel: ``False`` has it run alone, for tools that must not overlap with others.
         needs_approval: ``True``, or a callable given context and arguments that says so, has each call wait for
