@@ -47,8 +47,7 @@ class InboxEntry:
         """Leave the pending state."""
         self.status = status
         self.turn = turn
-        callbacks, self.on_settled = self.on_settled, []
-        for callback in callbacks:
+        for callback in self.on_settled:
             callback()
 
 

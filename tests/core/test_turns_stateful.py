@@ -68,6 +68,7 @@ class TurnMachineRules(RuleBasedStateMachine):
             self.machine.reopen(calls, ended)
         self.builder: ResponseBuilder | None = None
         self.doing: Any = None  # the action that the driver is at
+        self.running: tuple[ToolCall, ...] = ()
         self.accepted = False
         self.answered = False  # the last model call gave an answer without tool calls
         # The other account:
@@ -141,6 +142,9 @@ class TurnMachineRules(RuleBasedStateMachine):
             assert self.limits.max_turns is None or machine.turn < self.limits.max_turns
             assert self.limits.max_tokens is None or machine.usage.total_tokens < self.limits.max_tokens
             due, before = machine.due_input(), len(machine.transcript)
+            pending = machine.inbox.pending
+            hurried = [entry for entry in pending if entry.deliver != "idle"]
+            assert due == (hurried or (list(pending) if self.answered else []))
             self.builder = machine.begin_model_call(due)
             self.accepted = self.answered = False
             self.deliveries.append(due)
@@ -150,6 +154,7 @@ class TurnMachineRules(RuleBasedStateMachine):
             assert action.calls
             over = self.limits.max_tool_calls is not None and machine.usage.tool_calls > self.limits.max_tool_calls
             assert not over or machine.ending  # the driver starts no tool of a run that is ending
+            self.running = action.calls
             self.doing = action
         elif isinstance(action, CheckOutput):
             assert not stopping
@@ -318,7 +323,8 @@ class TurnMachineRules(RuleBasedStateMachine):
             elif n == 1 and not at_output:
                 machine.begin_model_call(machine.due_input())
             elif n == 2:
-                machine.tool_ended(ToolOutput("nobody", "x"))
+                ended = [call for call in self.running if call not in machine.open_calls]
+                machine.tool_ended(ToolOutput(ended[0].call_id if ended else "nobody", "x"))
             elif n == 3 and self.builder is None:
                 machine.end_model_call()
             elif n == 4 and self.builder is None:
