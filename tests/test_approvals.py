@@ -75,7 +75,7 @@ async def test_a_function_decides_which_calls_need_approval(is_async: bool) -> N
 
     def needs(ctx: RunContext[Any], arguments: dict[str, Any]) -> bool:
         asked.append((ctx.call_id, arguments))
-        return arguments["amount"] > ctx.deps
+        return bool(arguments["amount"] > ctx.deps)
 
     async def needs_async(ctx: RunContext[Any], arguments: dict[str, Any]) -> bool:
         await checkpoints(2)
@@ -300,7 +300,7 @@ async def test_input_injected_before_the_end_is_delivered_once_the_approvals_are
 
 async def test_what_was_injected_to_cut_in_does_not_call_off_approvals_when_resumed() -> None:
     from agentrun import UserMessage
-    from agentrun.core.results import UndeliveredInput
+    from agentrun.core.snapshot import UndeliveredInput
 
     till = Till()
     left = (await ended_for_approval(till, json=False)).snapshot()

@@ -148,7 +148,7 @@ def test_model_settings_say_what_is_wrong_with_them(arguments: dict[str, Any], n
 # Opening a run ---------------------------------------------------------------------------------------------------
 
 
-UNPAIRED = [UserMessage("hi"), ToolCall("c1", "no_tool", "{}")]
+UNPAIRED: list[Any] = [UserMessage("hi"), ToolCall("c1", "no_tool", "{}")]
 SNAPSHOT = RunSnapshot("r", "completed", "a", (UserMessage("hi"), AssistantMessage("ho")))
 
 
@@ -290,8 +290,10 @@ async def test_a_request_that_cannot_be_is_refused_and_changes_nothing(
         ('{"version": 1, "run_id": "r", "status": "completed", "agent": "a", "history": 5}', "history"),
         ('{"version": 1, "run_id": "r", "status": "completed", "agent": "a", "history": [5]}', r"history\[0\]"),
         (
-            ('{"version": 1, "run_id": "r", "status": "completed", "agent": "a", "history": [], '
-            '"pending_approvals": ["x"]}'),
+            (
+                '{"version": 1, "run_id": "r", "status": "completed", "agent": "a", "history": [], '
+                '"pending_approvals": ["x"]}'
+            ),
             "x",
         ),
     ],

@@ -106,8 +106,10 @@ async def test_the_agent_that_takes_over_brings_its_own_tools_guardrails_and_out
         return 7
 
     model = ScriptedModel([Call("price", call_id="p"), Say('{"total": 7}')])
-    other = Agent("other", tools=[price], model=model, output_type=dict[str, int], output_guardrails=[check])
-    first = Agent("first", model=ScriptedModel([Call("transfer_to_other")]), handoffs=[other])
+    other: Agent[Any, Any] = Agent(
+        "other", tools=[price], model=model, output_type=dict[str, int], output_guardrails=[check]
+    )
+    first: Agent[Any, Any] = Agent("first", model=ScriptedModel([Call("transfer_to_other")]), handoffs=[other])
     result = await run(first, "go")
     assert result.output == {"total": 7}
     assert seen == [{"total": 7}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -145,7 +146,7 @@ async def test_each_start_has_its_end_in_every_ending(ending: str) -> None:
         "left": [[Call("slow")]],
         "timed out tool": [Call("brief"), Say("done")],
     }
-    tools = [tool(bad, on_error="raise"), slow, tool(slow, name="brief", timeout=0.03)]
+    tools: list[Any] = [tool(bad, on_error="raise"), slow, tool(slow, name="brief", timeout=0.03)]
     model = ScriptedModel(turns[ending])
     agent = Agent("a", tools=tools, model=model, input_guardrails=[guard], hooks=hooks)
     live: Any = None
@@ -275,16 +276,18 @@ async def test_the_context_of_a_hook_offers_what_belongs_to_no_call_by_refusing_
 
     class Greedy(RunHooks):
         async def on_run_start(self, ctx: Any) -> None:
-            for ask in (
+            asks: list[Callable[[], Any]] = [
                 lambda: ctx.progress(1),
                 lambda: ctx.on_cleanup(print),
                 lambda: ctx.critical(1.0),
-            ):
+            ]
+            for ask in asks:
                 try:
                     ask()
                 except UserError as exc:
                     refused.append(str(exc))
-            for ask_async in (ctx.wait_interrupted, lambda: ctx.enter_async_context(None)):
+            waits: list[Callable[[], Any]] = [ctx.wait_interrupted, lambda: ctx.enter_async_context(None)]
+            for ask_async in waits:
                 try:
                     await ask_async()
                 except UserError as exc:

@@ -213,7 +213,7 @@ async def test_a_write_that_hangs_is_cut_when_its_grace_is_over_and_reported() -
 async def test_input_that_clashes_with_the_stored_history_is_refused_by_name() -> None:
     from agentrun import ToolOutput
 
-    old = [UserMessage("hi"), ToolCall("c1", "look", "{}"), ToolOutput("c1", "x")]
+    old: list[Any] = [UserMessage("hi"), ToolCall("c1", "look", "{}"), ToolOutput("c1", "x")]
     session = Store(old)
     with pytest.raises(UserError, match="'c1'"):
         await run(Agent("a", model=ScriptedModel([])), old, session=session)

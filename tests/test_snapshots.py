@@ -15,6 +15,7 @@ from agentrun import (
     RunContext,
     RunHooks,
     RunSnapshot,
+    ToolCall,
     UserError,
     UserMessage,
     events,
@@ -118,7 +119,7 @@ async def test_call_ids_stay_unique_over_resumed_runs() -> None:
         result = await run(Agent("a", tools=[look], model=model), history)
         assert_valid_history(result.history)
         history = [*result.history, UserMessage("again")]
-    ids = [item.call_id for item in result.history if type(item).__name__ == "ToolCall"]
+    ids = [item.call_id for item in result.history if isinstance(item, ToolCall)]
     assert ids == ["call_1", "call_1_2", "call_1_3"]
 
 
@@ -167,7 +168,7 @@ async def test_more_undelivered_inputs_than_the_inbox_takes_are_refused_at_once(
 
 
 async def test_a_snapshot_that_holds_what_cannot_be_injected_is_refused_at_once() -> None:
-    from agentrun.core.results import UndeliveredInput
+    from agentrun.core.snapshot import UndeliveredInput
 
     snapshot = (await interrupted()).snapshot()
     snapshot.undelivered = (UndeliveredInput("injection-1", (AssistantMessage("I said"),), "next"),)

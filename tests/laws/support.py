@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -111,8 +110,3 @@ def run_on(backend: str, function: Callable[..., Awaitable[Any]], *args: Any, se
         return anyio.run(function, *args, backend="trio", backend_options={"clock": clock} if clock else {})
     finally:
         trio_run._r.setstate(before)
-
-
-def seeded(seed: int) -> random.Random:
-    """A random number generator of the test's own."""
-    return random.Random(seed)

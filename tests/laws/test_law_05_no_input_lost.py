@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from agentrun import (
     RunContext,
     RunEnded,
     RunHooks,
+    ToolOutput,
     UserError,
     UserMessage,
     events,
@@ -159,7 +160,7 @@ class Scenario:
         )
 
     async def play(
-        self, steer: Callable[[ActiveRun[Any]], Awaitable[None]], *, config: RunConfig | None = None
+        self, steer: Callable[[ActiveRun[Any]], Coroutine[Any, Any, None]], *, config: RunConfig | None = None
     ) -> tuple[ActiveRun[Any], list[Event]]:
         """Run it to its end with ``steer`` as a task beside it; the approval is given as soon as it is asked for."""
         seen: list[Event] = []
@@ -412,7 +413,7 @@ async def test_now_cuts_the_tools_and_says_why() -> None:
         return "never"
 
     model = ScriptedModel([[Call("slow", call_id="s"), Call("asking", call_id="q")], Say("fine")])
-    tools = [slow, tool(asking, needs_approval=True)]
+    tools: list[Any] = [slow, tool(asking, needs_approval=True)]
     seen: list[Event] = []
     async with anyio.create_task_group() as group, open_run(Agent("a", tools=tools, model=model), "go") as live:
         group.start_soon(watch, live, seen)
@@ -420,7 +421,7 @@ async def test_now_cuts_the_tools_and_says_why() -> None:
         live.inject("do something else", deliver="now")
         result = await live.wait()
     check_ended(live, model, seen)
-    outputs = [(item.call_id, item.status, item.output) for item in result.items if type(item).__name__ == "ToolOutput"]
+    outputs = [(item.call_id, item.status, item.output) for item in result.items if isinstance(item, ToolOutput)]
     assert outputs == [
         ("s", "cancelled", "Cancelled before it finished: cut short by new input."),
         ("q", "cancelled", "Cancelled before it started: cut short by new input."),

@@ -84,7 +84,7 @@ class Program:
         if kind < 0.2:
             return [*parts, Call("nested", {"input": "x"}, call_id=f"n{number}")]
         moments = rng.sample(MOMENTS, rng.randint(1, 4))
-        kinds = ("plain", "fails", "handled", "raises", "stubborn", "clumsy", "waits", "asks", "alone")
+        kinds: tuple[str, ...] = ("plain", "fails", "handled", "raises", "stubborn", "clumsy", "waits", "asks", "alone")
         kinds += ("injects", "interrupts", "stops_sibling", "unknown", "transfer_to_other")
         weights = (6, 2, 2, 1, 2, 2, 4, 2, 1, 4, 2, 3, 1, 1)
         for index, (name, at) in enumerate(zip(rng.choices(kinds, weights, k=len(moments)), moments, strict=True)):
@@ -181,7 +181,8 @@ class Actions(RunHooks):
 
     def __init__(self, rng: random.Random) -> None:
         self._decisions = [rng.choice(["approve", "reject", "leave"]) for _ in range(30)]
-        self._injections = [rng.choice([None, None, None, "next", "now", "idle"]) for _ in range(30)]
+        deliveries: list[Delivery | None] = [None, None, None, "next", "now", "idle"]
+        self._injections = [rng.choice(deliveries) for _ in range(30)]
 
         self._answered = anyio.Event()
 
@@ -201,7 +202,7 @@ class Actions(RunHooks):
 
     async def on_model_end(self, ctx: RunContext[Any], status: str) -> None:
         self._answered.set()
-        deliver: Delivery | None = self._injections.pop() if self._injections else None
+        deliver = self._injections.pop() if self._injections else None
         if deliver is not None and ctx.agent.name != "inner":
             ctx.run.inject(f"from the hook {len(self._injections)}", deliver=deliver)
         await checkpoints(PACE)

@@ -519,7 +519,7 @@ async def test_a_sync_guardrail_that_never_looks_is_named_and_does_not_pass() ->
 async def test_an_output_guardrail_sees_the_parsed_output_and_the_run_waits_for_it() -> None:
     gate = Gate()
     model = ScriptedModel([Say('{"n": 7}')])
-    agent = Agent("a", model=model, output_type=dict[str, int], output_guardrails=[gate.guard])
+    agent: Agent[Any, Any] = Agent("a", model=model, output_type=dict[str, int], output_guardrails=[gate.guard])
     async with open_run(agent, "go") as live:
         await gate.entered.wait()
         await checkpoints(10)
