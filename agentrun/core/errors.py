@@ -80,7 +80,7 @@ class ModelError(AgentRunError):
 class ModelBehaviorError(AgentRunError):
     """The model answered, but with something a run cannot go on from.
 
-    Examples: output that does not match the agent's ``output_type``, or two tool calls with the same id.
+    Examples: output that does not match the agent's ``output_type``, or an object in its stream that is no model event.
     """
 
 
