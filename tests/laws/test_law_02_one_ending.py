@@ -194,7 +194,7 @@ async def test_invalid_interrupts_are_refused_and_change_nothing() -> None:
             {"escalate_after": "soon"},
         ):
             with pytest.raises(UserError, match=next(iter(arguments))):
-                live.interrupt(**arguments)  # type: ignore[arg-type]
+                live.interrupt(**arguments)
         assert live.status == "running"
         live.interrupt("stop")
         await live.wait()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -131,15 +131,21 @@ async def test_two_kinds_of_stop_at_once_change_nothing_about_the_cleanup() -> N
 
 
 async def _interrupted(
-    tools: list[FunctionTool], started: anyio.Event, *, grace: float = 2.0, steps: int = 1, **arguments: Any
+    tools: list[FunctionTool],
+    started: anyio.Event,
+    *,
+    grace: float = 2.0,
+    steps: int = 1,
+    before: Callable[[], None] = lambda: None,
 ) -> RunResult[Any]:
     """Run one call of the first tool, interrupt the run ``steps`` after it started, and return the result."""
-    model = ScriptedModel([Call(tools[0].name, arguments, call_id="one")])
+    model = ScriptedModel([Call(tools[0].name, call_id="one")])
     with anyio.fail_after(10):
         async with open_run(Agent("a", tools=tools, model=model), "Go.", config=RunConfig(cleanup_grace=grace)) as live:
             stream = live.events()
             await started.wait()
             await checkpoints(steps)
+            before()
             assert live.interrupt("stop")
             await live.wait()
         return check_ended(live, model, [event async for event in stream])
@@ -667,3 +673,38 @@ async def test_each_registered_cleanup_has_a_grace_of_its_own() -> None:
     result = await _interrupted([registering], started, grace=0.4)
     assert done == [1, 1, 1]
     assert result.teardown.clean
+
+
+@pytest.mark.parametrize("kind", ["group", "timeout"])
+async def test_a_cleanup_that_begins_by_asking_for_the_cancellation_gets_it_at_worst(kind: str) -> None:
+    """Where the shield can go up only at the first await of the cleanup, and that one has seen the cancellation."""
+    started, lock = anyio.Event(), anyio.Lock()
+
+    @tool
+    async def locking() -> None:
+        try:
+            if kind == "group":
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(anyio.sleep_forever)
+                    started.set()
+            else:
+                with anyio.fail_after(60) as scope:
+                    own.append(scope)
+                    started.set()
+                    await anyio.sleep_forever()
+        finally:
+            try:
+                await anyio.lowlevel.checkpoint_if_cancelled()
+            finally:
+                async with lock:  # and from here on it is protected
+                    await checkpoints(3)
+                    done.append("cleaned up")
+
+    done: list[str] = []
+    own: list[anyio.CancelScope] = []
+    result = await _interrupted([locking], started, before=lambda: own[0].cancel() if own else None)
+    assert _output(result).status == "cancelled"
+    assert done == ["cleaned up"]
+    assert result.errors == ()
+    assert result.teardown.clean, str(result.teardown)
+    assert result.teardown.seconds < 1
