@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import importlib.util
 import threading
 from collections.abc import Awaitable, Callable, Generator, Sequence
@@ -94,6 +95,7 @@ class Engine:
             stack.enter_context(asyncio_points.ordered_scopes())
             stack.enter_context(_no_worker_threads())
             if "trio" in self._backends:
+                importlib.import_module("trio.testing")  # now, so that it is not taken for what a trial has left
                 stack.enter_context(trio_points.no_threads_or_sockets())
             stack.enter_context(self._leaks)
             self._stack = stack.pop_all()

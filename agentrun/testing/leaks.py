@@ -101,23 +101,24 @@ def watch_async_generators(trial: Trial) -> Generator[None]:
     Their cleanup would run at some other time, in some other task, or never.
     """
     alive: list[weakref.ref[AsyncGeneratorType[Any, Any]]] = []
-    before = sys.get_asyncgen_hooks()
+    # Two names, not the named tuple: that is not tracked by the garbage collector, and would keep each loop for ever.
+    first_before, finalizer_before = sys.get_asyncgen_hooks()
 
     def first_iteration(generator: Any) -> None:
         alive.append(weakref.ref(generator))
-        if before.firstiter is not None:
-            before.firstiter(generator)
+        if first_before is not None:
+            first_before(generator)
 
     def finalizer(generator: Any) -> None:
         _complain(trial, generator, "was left to the garbage collector at")
-        if before.finalizer is not None:
-            before.finalizer(generator)
+        if finalizer_before is not None:
+            finalizer_before(generator)
 
     sys.set_asyncgen_hooks(first_iteration, finalizer)
     try:
         yield
     finally:
-        sys.set_asyncgen_hooks(*before)
+        sys.set_asyncgen_hooks(first_before, finalizer_before)
         for reference in alive:
             generator = reference()
             if generator is not None and generator.ag_frame is not None:
