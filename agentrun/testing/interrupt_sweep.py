@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast
 
 import anyio
 
 from agentrun.core.config import RunConfig
 from agentrun.core.errors import UserError
-from agentrun.core.events import ApprovalRequested, Event
+from agentrun.core.events import ApprovalRequested, Event, RunStarted
 from agentrun.core.items import RunInput, UserMessage
 from agentrun.runtime.agent import Agent
 from agentrun.runtime.handle import ActiveRun
@@ -146,7 +146,8 @@ def _maker(agent: Agent[Any, Any] | Callable[[], Agent[Any, Any]]) -> Callable[[
             f"agent {agent.name!r} must have a ScriptedModel here, so that it says the same in each run; or pass a "
             "function that makes the agent with a fresh model"
         )
-    return lambda: agent.clone(model=model.rewound([Say("Very well.")] * _SPARE_TURNS))
+    given = cast("Agent[Any, Any]", agent)
+    return lambda: given.clone(model=model.rewound([Say("Very well.")] * _SPARE_TURNS))
 
 
 def _modes(actions: Iterable[str] | None) -> list[Mode]:
@@ -247,7 +248,9 @@ class _Runs:
         """Law 11: the clean run is the same on both backends."""
         assert record.live is not None
         assert record.live.result is not None
-        told = [replace(event, run_id="") if hasattr(event, "run_id") else event for event in structure(record.events)]
+        told = [
+            replace(event, run_id="") if isinstance(event, RunStarted) else event for event in structure(record.events)
+        ]
         clean = (record.live.result.history, [repr(event) for event in told])
         backend = anyio.get_cancelled_exc_class().__module__.partition(".")[0]
         if self._clean is None:

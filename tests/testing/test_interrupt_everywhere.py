@@ -1,0 +1,166 @@
+"""`interrupt_everywhere` finds planted faults of the runtime and names the law; a good runtime passes."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from agentrun import Agent, UserError, tool
+from agentrun.core.events import RunEnded, ToolEnded
+from agentrun.core.inbox import Inbox
+from agentrun.core.turns import TurnMachine
+from agentrun.runtime.containment import Contained
+from agentrun.runtime.hub import EventHub
+from agentrun.testing import Call, Say, ScriptedModel, SweepRefused, SweepReport, interrupt_everywhere, replay
+from agentrun.testing.asyncio_points import SweepLoop
+
+BACKENDS: list[Any] = ["asyncio", "trio"]
+both = pytest.mark.parametrize("backend", BACKENDS)
+
+closed: list[bool] = []
+
+
+@tool
+async def work() -> str:
+    """Work, and clean up."""
+    closed.append(False)
+    try:
+        await anyio.sleep(1)
+    except BaseException:
+        await anyio.sleep(0.1)
+        closed[-1] = True
+        raise
+    closed[-1] = True
+    return "done"
+
+
+def agent() -> Agent[Any, Any]:
+    return Agent("worker", tools=[work], model=ScriptedModel([[Say("Go.", chunks=2), Call("work")], Say("Done.")]))
+
+
+def all_closed() -> None:
+    seen = list(closed)
+    closed.clear()
+    assert all(seen), "a tool has not cleaned up"
+
+
+def sweep(backend: Any, **options: Any) -> SweepReport:
+    closed.clear()
+    return interrupt_everywhere(agent(), "Go", backends=[backend], oracle=all_closed, **options)
+
+
+@both
+def test_a_good_run_passes_and_its_agent_is_played_from_the_beginning_each_time(backend: Any) -> None:
+    report = sweep(backend, second=2, limit=10)
+    report.raise_if_failed()
+    assert report.injections > 300
+    assert report.diverged == 0
+
+
+def without_shield(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Contained._deliver  # type: ignore[attr-defined]
+
+    def deliver(self: Any) -> None:
+        original(self)
+        self._grace_scope.shield = False
+
+    monkeypatch.setattr(Contained, "_deliver", deliver)
+
+
+def input_dropped_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Inbox.close
+
+    def close(self: Inbox) -> Any:
+        self._pending.clear()
+        return original(self)
+
+    monkeypatch.setattr(Inbox, "pending", property(lambda self: ()))
+    monkeypatch.setattr(Inbox, "close", close)
+
+
+def ends_of_cancelled_tools_untold(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = EventHub.publish
+
+    def publish(self: EventHub, event: Any) -> None:
+        if not (isinstance(event, ToolEnded) and event.status == "cancelled"):
+            original(self, event)
+
+    monkeypatch.setattr(EventHub, "publish", publish)
+
+
+def two_endings(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = EventHub.end
+
+    def end(self: EventHub, event: Any) -> None:
+        if event.status == "interrupted":
+            self.publish(RunEnded("completed"))
+        original(self, event)
+
+    monkeypatch.setattr(EventHub, "end", end)
+
+
+FAULTS: list[tuple[Callable[[pytest.MonkeyPatch], None], list[Any], str]] = [
+    (without_shield, ["interrupt"], "a tool has not cleaned up"),
+    (input_dropped_at_the_end, ["inject_idle", "inject_next", "cancel"], "law 5"),
+    (ends_of_cancelled_tools_untold, ["interrupt"], "law 12"),
+    (two_endings, ["interrupt"], "law 2: 2 RunEnded events"),
+]
+
+
+@both
+@pytest.mark.parametrize(("plant", "actions", "told"), FAULTS, ids=[fault.__name__ for fault, _, _ in FAULTS])
+def test_a_planted_fault_is_found_and_the_report_names_the_law(
+    backend: Any, plant: Any, actions: list[Any], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    report = sweep(backend, actions=actions, second=3 if "cancel" in actions else 0)
+    assert report.failures
+    assert told in str(report)
+    again = replay(report.failures[0])
+    assert again is not None
+    assert again.violations == report.failures[0].violations
+
+
+def test_backends_that_disagree_are_found_by_law_11() -> None:
+    @tool
+    async def where() -> str:
+        """Say what is different."""
+        await anyio.sleep(1)
+        return anyio.get_cancelled_exc_class().__module__.partition(".")[0]
+
+    model = ScriptedModel([Call("where"), Say("Ah.")])
+    report = interrupt_everywhere(Agent("a", tools=[where], model=model), "Where?", actions=["interrupt"], limit=1)
+    assert "law 11" in str(report.failures[0])
+
+
+def test_sync_tools_are_refused_because_they_run_in_threads() -> None:
+    @tool
+    def sync() -> str:
+        """Block."""
+        return "done"
+
+    model = ScriptedModel([Call("sync"), Say("Ah.")])
+    with pytest.raises(SweepRefused, match="a thread"):
+        interrupt_everywhere(Agent("a", tools=[sync], model=model), "Go")
+
+
+def test_bad_arguments_are_named() -> None:
+    with pytest.raises(UserError, match="must have a ScriptedModel"):
+        interrupt_everywhere(Agent("a", model="local"), "Hello")
+    with pytest.raises(UserError, match="actions contains 'dance'"):
+        interrupt_everywhere(agent(), "Hello", actions=["dance"])  # type: ignore[list-item]
+    with pytest.raises(UserError, match="agent must be an Agent or a function"):
+        interrupt_everywhere(5, "Hello")  # type: ignore[arg-type]
+
+
+@both
+def test_nothing_of_a_swept_run_stays_in_memory(backend: Any) -> None:
+    sweep(backend, limit=2)
+    gc.collect()
+    kept = [thing for thing in gc.get_objects() if isinstance(thing, (SweepLoop, TurnMachine))]
+    assert len(kept) <= 1  # the last one may still be referred to
