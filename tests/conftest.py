@@ -21,3 +21,19 @@ if _chosen is not None and _chosen not in _BACKENDS:
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """The backend the test runs on."""
     return _BACKENDS[request.param]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With one backend chosen, tests that start event loops of their own leave the other one out, too."""
+    if _chosen is None:
+        return
+    others = set(_BACKENDS) - {_chosen}
+    left_out = [item for item in items if isinstance(item, pytest.Function) and _backend_parameter(item) in others]
+    config.hook.pytest_deselected(items=left_out)
+    gone = set(left_out)
+    items[:] = [item for item in items if item not in gone]
+
+
+def _backend_parameter(item: pytest.Function) -> object:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("backend") if callspec is not None else None
