@@ -84,7 +84,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(python=_oldest_python())
 def types(session: nox.Session) -> None:
     """Strict mypy and pyright, also on the tests' use of the public API."""
-    _install(session, "dev")
+    _install(session, "dev", "local")
     session.run("mypy")
     session.run("pyright")
     session.run("pyright", "--ignoreexternal", "--verifytypes", "agentrun")

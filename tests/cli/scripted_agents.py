@@ -113,9 +113,7 @@ async def blocking() -> str:
     return ""
 
 
-parrot = Agent(
-    "parrot", tools=[until_injected, forever, danger, printing, stubborn_thread, blocking], model=Parrot()
-)
+parrot = Agent("parrot", tools=[until_injected, forever, danger, printing, stubborn_thread, blocking], model=Parrot())
 two_turns = Agent(
     "two_turns", tools=[printing], model=ScriptedModel([[Say("First.", chunks=2), Call("printing")], Say("Second.")])
 )

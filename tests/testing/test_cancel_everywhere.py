@@ -120,9 +120,11 @@ def test_suspended_cuts_the_await_and_resuming_lets_the_value_through(backend: A
     endings: dict[str, set[tuple[str, ...]]] = {}
     for mode in ("suspended", "resuming"):
         found: set[tuple[str, ...]] = set()
-        cancel_everywhere(
-            handover, backends=[backend], modes=[mode], oracle=lambda found=found: found.add(tuple(steps))
-        ).raise_if_failed()
+
+        def note(found: set[tuple[str, ...]] = found) -> None:
+            found.add(tuple(steps))
+
+        cancel_everywhere(handover, backends=[backend], modes=[mode], oracle=note).raise_if_failed()
         endings[mode] = found
     assert ("begun",) in endings["suspended"]
     assert ("begun", "value") in endings["resuming"]
@@ -228,7 +230,7 @@ def test_a_second_injection_finds_what_one_cannot(backend: Any) -> None:
 
     def sweep(**options: Any) -> SweepReport:
         return cancel_everywhere(
-            scenario, oracle=faulty.session_is_closed, backends=[backend], modes="suspended", **options
+            scenario, oracle=faulty.session_is_closed, backends=[backend], modes=["suspended"], **options
         )
 
     sweep().raise_if_failed()

@@ -63,7 +63,7 @@ def test_a_good_run_passes_and_its_agent_is_played_from_the_beginning_each_time(
 
 
 def without_shield(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Contained._deliver  # type: ignore[attr-defined]
+    original = Contained._deliver
 
     def deliver(self: Any) -> None:
         original(self)
