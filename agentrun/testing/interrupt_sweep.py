@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias
 
 import anyio
 
@@ -146,8 +146,8 @@ def _maker(agent: Agent[Any, Any] | Callable[[], Agent[Any, Any]]) -> Callable[[
             f"agent {agent.name!r} must have a ScriptedModel here, so that it says the same in each run; or pass a "
             "function that makes the agent with a fresh model"
         )
-    given = cast("Agent[Any, Any]", agent)
-    return lambda: given.clone(model=model.rewound([Say("Very well.")] * _SPARE_TURNS))
+    clone: Callable[..., Agent[Any, Any]] = agent.clone
+    return lambda: clone(model=model.rewound([Say("Very well.")] * _SPARE_TURNS))
 
 
 def _modes(actions: Iterable[str] | None) -> list[Mode]:
