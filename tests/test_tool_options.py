@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from pathlib import Path
@@ -80,18 +81,18 @@ async def test_the_configured_timeout_holds_for_tools_without_one_of_their_own()
 
 
 async def test_a_timeout_is_for_each_attempt() -> None:
-    attempts = 0
+    deadlines: list[float] = []
 
     async def flaky() -> str:
-        nonlocal attempts
-        attempts += 1
-        await anyio.sleep(0.06)
-        if attempts < 4:
+        deadlines.append(anyio.current_effective_deadline())
+        await anyio.sleep(0.01)
+        if len(deadlines) < 4:
             raise Broken
         return "at last"
 
-    output, _ = await call(tool(flaky, timeout=0.15, retries=3))
+    output, _ = await call(tool(flaky, timeout=60, retries=3))
     assert output == ToolOutput("c", "at last")
+    assert all(later - earlier >= 0.005 for earlier, later in itertools.pairwise(deadlines))
 
 
 async def test_a_tool_that_times_out_is_not_tried_again() -> None:
