@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Generator
 from pathlib import Path
 from types import AsyncGeneratorType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from agentrun.testing.places import Place
 
@@ -27,6 +27,9 @@ _Process: TypeAlias = tuple[set[threading.Thread], set[str], set[str]]
 
 _ADDRESS = re.compile(r" at (0x)?[0-9a-f]{6,}")
 _FD_DIRECTORIES = ("/proc/self/fd", "/dev/fd")
+
+# Python 3.12 keeps some hundred objects of its own frozen; a program that has frozen more wants them to stay so.
+_OWN_FROZEN: Final = 1000
 
 
 class LeakWatch:
@@ -55,7 +58,7 @@ class LeakWatch:
         sys.unraisablehook = self._note_unraisable
         stack.callback(setattr, sys, "unraisablehook", hook)
         gc.collect()
-        if gc.get_freeze_count() == 0:
+        if gc.get_freeze_count() < _OWN_FROZEN:
             gc.freeze()
             stack.callback(gc.unfreeze)
         if gc.isenabled():

@@ -308,12 +308,3 @@ def test_a_clean_report_and_a_failed_one_read_well() -> None:
     text = str(caught.value)
     assert f"faulty.py:{faulty.line_of(faulty.shield_orphan)}" in text
     assert "await asyncio.sleep(5)" in text
-
-
-@both
-def test_an_injection_costs_a_few_milliseconds(backend: Any) -> None:
-    cpu = time.process_time()
-    report = cancel_everywhere(five_tasks, backends=[backend])
-    cost = (time.process_time() - cpu) / report.injections
-    print(f"{backend}: {cost * 1000:.2f} ms an injection ({report.injections} at {report.points} points)")
-    assert cost < 0.05  # it is 1 to 3 ms; a busy machine shall not fail the test
