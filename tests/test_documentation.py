@@ -98,3 +98,9 @@ def test_the_test_of_the_testing_page_passes(backend: str) -> None:
     names: dict[str, Any] = {"__name__": "testing_page"}
     exec(blocks("docs/testing.md", "python")[0], names)
     anyio.run(names["test_an_interrupt_reaches_the_tool"], backend=backend)
+
+
+def test_the_sweep_of_the_testing_page_passes() -> None:
+    names: dict[str, Any] = {"__name__": "testing_page"}
+    exec(blocks("docs/testing.md", "python")[1], names)
+    names["test_the_session_is_closed_wherever_it_is_cancelled"]()
