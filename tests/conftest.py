@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 import pytest
@@ -11,6 +12,14 @@ _BACKENDS = {
     "asyncio": ("asyncio", {"use_uvloop": False}),
     "trio": ("trio", {"restrict_keyboard_interrupt_to_checkpoints": False}),
 }
+# Started in the background of a script or by nohup, this process ignores these signals, and so would the programs that it
+# starts to see what they do on Ctrl-C. Signals that are handled here have their defaults there.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+for _signal in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGTSTP):
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, signal.SIG_DFL)
+
 # `AGENTRUN_TEST_BACKEND=trio pytest` runs one backend only; the nox sessions use it to report them apart.
 _chosen = os.environ.get("AGENTRUN_TEST_BACKEND")
 if _chosen is not None and _chosen not in _BACKENDS:
