@@ -12,8 +12,8 @@ _BACKENDS = {
     "asyncio": ("asyncio", {"use_uvloop": False}),
     "trio": ("trio", {"restrict_keyboard_interrupt_to_checkpoints": False}),
 }
-# Started in the background of a script or by nohup, this process ignores these signals, and so would the programs that it
-# starts to see what they do on Ctrl-C. Signals that are handled here have their defaults there.
+# Started in the background of a script or by nohup, this process ignores these signals, and so would the programs that
+# it starts to see what they do on Ctrl-C. Signals that are handled here have their defaults there.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 for _signal in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGTSTP):
