@@ -10,7 +10,7 @@ from contextvars import Context
 from typing import Any, Final
 
 from agentrun.testing.points import Abandoned, Trial
-from agentrun.testing.relay import TaskRecord
+from agentrun.testing.relay import TaskRecord, keep_for_ever
 from agentrun.testing.verdicts import SweepRefused
 from agentrun.testing.virtual_time import VirtualTimeLoop
 
@@ -170,7 +170,7 @@ class SweepLoop(VirtualTimeLoop):
         for task in self._tasks:
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
-                task.record.coro = None
+                keep_for_ever(task.record)
 
     # What is not virtual ----------------------------------------------------------------------------------------
 

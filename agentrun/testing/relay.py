@@ -7,13 +7,14 @@ it; and whether the task then *returned*, as if it had not been told, is seen he
 from __future__ import annotations
 
 import asyncio
+import ctypes
 from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from agentrun.testing.places import Place, where
 
-__all__ = ["Relay", "TaskRecord"]
+__all__ = ["Relay", "TaskRecord", "keep_for_ever"]
 
 _MOST_DELIVERIES = 20  # a cancellation is delivered again at each await; the first ones tell the story
 
@@ -45,6 +46,17 @@ class TaskRecord:
         """The harness's cancellation is about to go in."""
         if len(self.deliveries) < _MOST_DELIVERIES:
             self.deliveries.append(where(self.coro))
+
+
+def keep_for_ever(record: TaskRecord) -> None:
+    """Keep a coroutine that nothing could end from being freed.
+
+    Freeing it would close it. Code that swallows every exception goes on then, and since its event loop is gone, each
+    of its awaits raises at once: it would never come back, not even at the end of the process.
+    """
+    if record.coro is not None:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(record.coro))
+        record.coro = None
 
 
 class Relay(Coroutine[Any, Any, Any]):

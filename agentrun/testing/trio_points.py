@@ -8,7 +8,7 @@ from collections.abc import Generator
 from typing import Any
 
 from agentrun.testing.points import Abandoned, Trial
-from agentrun.testing.relay import TaskRecord
+from agentrun.testing.relay import TaskRecord, keep_for_ever
 from agentrun.testing.verdicts import SweepRefused
 from agentrun.testing.virtual_time import seeded_trio
 
@@ -150,7 +150,8 @@ class _Watch:
     def forget(self) -> None:
         """Let go of the tasks."""
         for record in self.records.values():
-            record.coro = None
+            if record.ending == "running":
+                keep_for_ever(record)
         self.records.clear()
 
     def refuse(self, what: str) -> SweepRefused | None:
