@@ -6,9 +6,11 @@ from __future__ import annotations
 from agentrun.testing.interrupt_sweep import interrupt_everywhere
 from agentrun.testing.scripted import Call, Fail, Hang, Say, ScriptedModel, Wait
 from agentrun.testing.sweep import Failure, SweepRefused, SweepReport, cancel_everywhere, replay
+from agentrun.testing.sweeping.verdicts import BrokenLaw
 from agentrun.testing.validation import assert_valid_history
 
 __all__ = [
+    "BrokenLaw",
     "Call",
     "Fail",
     "Failure",

@@ -16,13 +16,13 @@ from agentrun.runtime.agent import Agent
 from agentrun.runtime.handle import ActiveRun
 from agentrun.runtime.opening import open_run
 from agentrun.sessions.protocol import Session
-from agentrun.testing.engine import BackendName, Conditions, check_backends
-from agentrun.testing.laws import RunRecord, broken_laws, structure
-from agentrun.testing.points import Trial
+from agentrun.testing.laws import LAWS_OF_CHECKS, RunRecord, broken_laws, structure
 from agentrun.testing.scripted import Say, ScriptedModel
 from agentrun.testing.sweep import Mode, choose_checks, sweep
-from agentrun.testing.sweep_report import SweepReport
-from agentrun.testing.verdicts import Check
+from agentrun.testing.sweeping.engine import BackendName, Conditions, check_backends
+from agentrun.testing.sweeping.points import Trial
+from agentrun.testing.sweeping.report import SweepReport
+from agentrun.testing.sweeping.verdicts import Check
 
 __all__ = ["ActionName", "interrupt_everywhere"]
 
@@ -122,6 +122,7 @@ def interrupt_everywhere(
         raises if isinstance(raises, tuple) else (raises,),
         choose_checks(ignore),
         max_points,
+        laws=LAWS_OF_CHECKS,
     )
     return sweep(
         conditions,
@@ -236,7 +237,7 @@ class _Runs:
             # It may have been cancelled while the block was being left.
             record.cancelled = record.cancelled or not trial.returned
         for broken in broken_laws(record):
-            trial.violate("law", str(broken))
+            trial.violate("law", broken.evidence, law=broken.law)
         if trial.fired == 0 and not trial.violations:
             self._compare(record)
         if self._oracle is not None:
@@ -265,7 +266,7 @@ class _Runs:
                     (f"{one}\n    {two}" for one, two in pairs if one != two),
                     f"{len(events)} and {len(clean[1])} events",
                 )
-            self._trial.violate("law", f"law 11: the runs on {other} and {backend} differ:\n    {difference}")
+            self._trial.violate("law", f"the runs on {other} and {backend} differ:\n    {difference}", law=11)
 
 
 def _actions(live: ActiveRun[Any], record: RunRecord) -> dict[str, Callable[[], object]]:

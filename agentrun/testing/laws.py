@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from agentrun.core.errors import RunEnded
 from agentrun.core.events import (
@@ -31,9 +31,10 @@ from agentrun.core.items import Item, ToolCall
 from agentrun.core.results import RunResult
 from agentrun.runtime.handle import ActiveRun
 from agentrun.runtime.injection import Injection
+from agentrun.testing.sweeping.verdicts import BrokenLaw, Check
 from agentrun.testing.validation import assert_valid_history
 
-__all__ = ["BrokenLaw", "RunRecord", "broken_laws", "structure"]
+__all__ = ["LAWS", "LAWS_OF_CHECKS", "BrokenLaw", "RunRecord", "broken_laws", "structure"]
 
 _UNSTRUCTURAL = (TextDelta, ReasoningDelta, ToolCallDelta, ToolProgress)
 
@@ -65,20 +66,38 @@ class RunRecord:
     tidy: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class BrokenLaw:
-    """A law that a run has broken.
+LAWS: Final[dict[int, str]] = {
+    1: "nothing outlives its run",
+    2: "one ending, told once",
+    3: "interrupted is a result; cancelled is an exception",
+    4: "the history is valid after every ending",
+    5: "no input is lost, none is doubled",
+    6: "teardown is ordered and bounded",
+    7: "ordinary cleanup works",
+    8: "no piece of user code can take another down by accident",
+    9: "errors surface once, as themselves",
+    10: "a slow watcher never holds an interrupt",
+    11: "both backends agree",
+    12: "every start has its end",
+    13: "nothing acts before it may",
+}
+"""The laws of a run: number and title. The page "The semantics of a run" says what each means."""
 
-    Attributes:
-        law: Its number.
-        evidence: What was seen.
-    """
-
-    law: int
-    evidence: str
-
-    def __str__(self) -> str:
-        return f"law {self.law}: {self.evidence}"
+LAWS_OF_CHECKS: Final[dict[Check, int]] = {
+    "task": 1,
+    "thread": 1,
+    "asyncgen": 1,
+    "resource": 1,
+    "fd": 1,
+    "subprocess": 1,
+    "swallowed": 3,
+    "exception": 9,
+    "grace": 6,
+    "livelock": 6,
+    "deadlock": 6,
+    "diverged": 11,
+}
+"""What is found in any program, as the law that it breaks if the program is a run."""
 
 
 def broken_laws(record: RunRecord) -> list[BrokenLaw]:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from agentrun.core.errors import UserError
-from agentrun.testing.engine import BackendName, Baseline, Conditions, Engine, check_backends
-from agentrun.testing.places import Place
-from agentrun.testing.points import Shot, Trial
-from agentrun.testing.progress import Progress
-from agentrun.testing.sweep_report import Failure, SweepReport
-from agentrun.testing.verdicts import CHECKS, Check, SweepRefused, Violation
+from agentrun.testing.sweeping.engine import BackendName, Baseline, Conditions, Engine, check_backends
+from agentrun.testing.sweeping.places import Place
+from agentrun.testing.sweeping.points import Shot, Trial
+from agentrun.testing.sweeping.progress import Progress
+from agentrun.testing.sweeping.report import Failure, SweepReport
+from agentrun.testing.sweeping.verdicts import CHECKS, Check, SweepRefused, Violation
 
 __all__ = ["Failure", "Mode", "SweepRefused", "SweepReport", "cancel_everywhere", "choose_checks", "replay", "sweep"]
 
@@ -256,7 +256,7 @@ class _Backend:
             report.diverged += 1
             point = self._baseline.points[min(trial.diverged, len(self._baseline.points)) - 1]
             text = f"not the same steps as in the clean run, from point {trial.diverged} on, where {point.task} was at"
-            violations = [Violation("diverged", text, point.before), *violations]
+            violations = [Violation("diverged", text, point.before, self._conditions.laws.get("diverged")), *violations]
         if violations:
             task = self._baseline.points[first.point - 1].task
             self._fail(mode, first.point, second, task, first.place, delivered, violations)

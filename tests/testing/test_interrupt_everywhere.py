@@ -17,7 +17,7 @@ from agentrun.core.turns import TurnMachine
 from agentrun.runtime.containment import Contained
 from agentrun.runtime.hub import EventHub
 from agentrun.testing import Call, Say, ScriptedModel, SweepRefused, SweepReport, interrupt_everywhere, replay
-from agentrun.testing.asyncio_points import SweepLoop
+from agentrun.testing.sweeping.asyncio_points import SweepLoop
 
 BACKENDS: list[Any] = ["asyncio", "trio"]
 both = pytest.mark.parametrize("backend", BACKENDS)

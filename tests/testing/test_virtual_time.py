@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from agentrun import UserError
-from agentrun.testing.virtual_time import Deadlock, run_virtual
+from agentrun.testing.sweeping.virtual_time import Deadlock, run_virtual
 
 BACKENDS: list[Any] = ["asyncio", "trio"]
 

@@ -11,17 +11,18 @@ import itertools
 import re
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 import anyio
 
-from agentrun.testing.judging import judge_exception
-from agentrun.testing.leaks import watch_async_generators
-from agentrun.testing.places import Place, where
-from agentrun.testing.relay import Relay, TaskRecord
-from agentrun.testing.verdicts import Check, SweepRefused, Violation
+from agentrun.testing.sweeping.judging import judge_exception
+from agentrun.testing.sweeping.leaks import watch_async_generators
+from agentrun.testing.sweeping.places import Place, where
+from agentrun.testing.sweeping.relay import Relay, TaskRecord
+from agentrun.testing.sweeping.verdicts import BrokenLaw, Check, SweepRefused, Violation
 
 __all__ = ["Abandoned", "Backend", "Point", "Shot", "Trial"]
 
@@ -131,7 +132,9 @@ class Trial:
         raises: tuple[type[BaseException], ...] = (),
         ignore: frozenset[str] = frozenset(),
         oracle: Callable[[], Any] | None = None,
+        laws: Mapping[Check, int] = MappingProxyType({}),
     ) -> None:
+        self._laws = laws
         self.scenario = scenario
         self.oracle = oracle
         self.grace = grace
@@ -218,6 +221,8 @@ class Trial:
                 value = oracle()
                 if isinstance(value, Awaitable):
                     await value
+        except BrokenLaw as exc:
+            self.violate("law", exc.evidence, law=exc.law)
         except Exception as exc:  # noqa: BLE001 - the oracle's verdict
             text = str(exc) or "it raised it without a message"
             self.violate("oracle", f"{type(exc).__name__}: {text}")
@@ -288,10 +293,10 @@ class Trial:
         if what not in self.refusals:
             self.refusals.append(what)
 
-    def violate(self, check: Check, message: str, place: Place | None = None) -> None:
+    def violate(self, check: Check, message: str, place: Place | None = None, *, law: int | None = None) -> None:
         """Something is wrong."""
         if check not in self.ignore:
-            self.violations.append(Violation(check, message, place))
+            self.violations.append(Violation(check, message, place, law if law is not None else self._laws.get(check)))
 
     def cancelled_scopes(self) -> tuple[anyio.CancelScope, ...]:
         """The scopes around the scenario that are cancelled."""

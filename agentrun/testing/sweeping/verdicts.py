@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from agentrun.core.errors import UserError
-from agentrun.testing.places import Place
+from agentrun.testing.sweeping.places import Place
 
-__all__ = ["CHECKS", "Check", "SweepRefused", "Violation"]
+__all__ = ["CHECKS", "BrokenLaw", "Check", "SweepRefused", "Violation"]
 
 Check: TypeAlias = Literal[
     "task",
@@ -46,6 +46,23 @@ CHECKS: Final[dict[Check, str]] = {
 """What each check is called in messages."""
 
 
+class BrokenLaw(AssertionError):
+    """A law of a run that one has broken. An oracle may raise it, too, to say which law it is about.
+
+    Attributes:
+        law: Its number.
+        evidence: What was seen.
+    """
+
+    def __init__(self, law: int, evidence: str) -> None:
+        super().__init__(law, evidence)
+        self.law = law
+        self.evidence = evidence
+
+    def __str__(self) -> str:
+        return f"law {self.law}: {self.evidence}"
+
+
 class SweepRefused(UserError):
     """A sweep cannot do this scenario; the message says what is in its way and what to do instead."""
 
@@ -58,12 +75,16 @@ class Violation:
         check: Which check found it.
         message: What it found.
         place: The line it is about, if there is one.
+        law: Number of the law of a run that is broken by it, if the scenario was a run; see "The semantics of a run".
     """
 
     check: Check
     message: str
     place: Place | None = None
+    law: int | None = None
 
     def __str__(self) -> str:
+        law = f"law {self.law}: " if self.law is not None else ""
+        what = "" if self.check == "law" else f"{CHECKS[self.check]}: "
         where = f" {self.place}" if self.place is not None else ""
-        return f"{CHECKS[self.check]}: {self.message}{where}"
+        return f"{law}{what}{self.message}{where}"

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import anyio
 
-from agentrun.testing.places import Place, is_own
-from agentrun.testing.verdicts import Violation
+from agentrun.testing.sweeping.places import Place, is_own
+from agentrun.testing.sweeping.verdicts import Violation
 
 __all__ = ["judge_exception"]
 

@@ -7,15 +7,15 @@ import contextlib
 import importlib
 import importlib.util
 import threading
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypeAlias, cast
 
 from agentrun.core.errors import UserError
-from agentrun.testing import asyncio_points, trio_points
-from agentrun.testing.leaks import LeakWatch
-from agentrun.testing.points import Point, Shot, Trial
-from agentrun.testing.verdicts import SweepRefused, Violation
+from agentrun.testing.sweeping import asyncio_points, trio_points
+from agentrun.testing.sweeping.leaks import LeakWatch
+from agentrun.testing.sweeping.points import Point, Shot, Trial
+from agentrun.testing.sweeping.verdicts import Check, SweepRefused, Violation
 
 __all__ = ["BackendName", "Baseline", "Conditions", "Engine", "check_backends"]
 
@@ -55,6 +55,7 @@ class Conditions:
     ignore: frozenset[str] = frozenset()
     max_points: int = 20_000
     max_seconds: float = 30.0
+    laws: Mapping[Check, int] = field(default_factory=dict[Check, int])
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,7 @@ class Engine:
             raises=given.raises,
             ignore=given.ignore,
             oracle=given.oracle,
+            laws=given.laws,
         )
         with self._leaks.around(trial):
             if backend == "asyncio":

@@ -16,20 +16,8 @@ __all__ = ["Place", "is_own", "where"]
 
 _FRAMED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _LIBRARIES: Final = frozenset({"anyio", "outcome", "sniffio", "trio"})
-_ENGINE: Final = frozenset(
-    f"agentrun.testing.{name}"
-    for name in (
-        "asyncio_points",
-        "engine",
-        "interrupt_sweep",
-        "laws",
-        "points",
-        "relay",
-        "sweep",
-        "trio_points",
-        "virtual_time",
-    )
-)
+_ENGINE: Final = "agentrun.testing.sweeping."
+_HARNESS: Final = frozenset(f"agentrun.testing.{name}" for name in ("interrupt_sweep", "laws", "sweep"))
 _NAMED_BY_ANYIO: Final = "_run_coro"  # what anyio wraps around each coroutine that it runs as a task
 
 
@@ -91,7 +79,9 @@ def is_own(frame: FrameType) -> bool:
     """Whether a frame is of the code under test: no library's that it waits in, and not the harness's."""
     module = frame.f_globals.get("__name__", "")
     top = module.partition(".")[0]
-    return top not in _LIBRARIES and top not in sys.stdlib_module_names and module not in _ENGINE
+    if module.startswith(_ENGINE) or module in _HARNESS:
+        return False
+    return top not in _LIBRARIES and top not in sys.stdlib_module_names
 
 
 def _chain(suspended: Any) -> Iterator[Any]:

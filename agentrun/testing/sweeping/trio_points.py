@@ -7,10 +7,10 @@ import math
 from collections.abc import Generator
 from typing import Any
 
-from agentrun.testing.points import Abandoned, Trial
-from agentrun.testing.relay import TaskRecord, keep_for_ever
-from agentrun.testing.verdicts import SweepRefused
-from agentrun.testing.virtual_time import seeded_trio
+from agentrun.testing.sweeping.points import Abandoned, Trial
+from agentrun.testing.sweeping.relay import TaskRecord, keep_for_ever
+from agentrun.testing.sweeping.verdicts import SweepRefused
+from agentrun.testing.sweeping.virtual_time import seeded_trio
 
 __all__ = ["no_threads_or_sockets", "run_trial"]
 

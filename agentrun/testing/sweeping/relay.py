@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from agentrun.testing.places import Place, where
+from agentrun.testing.sweeping.places import Place, where
 
 __all__ = ["Relay", "TaskRecord", "keep_for_ever"]
 

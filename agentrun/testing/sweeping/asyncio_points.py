@@ -9,10 +9,10 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextvars import Context
 from typing import Any, Final
 
-from agentrun.testing.points import Abandoned, Trial
-from agentrun.testing.relay import TaskRecord, keep_for_ever
-from agentrun.testing.verdicts import SweepRefused
-from agentrun.testing.virtual_time import VirtualTimeLoop
+from agentrun.testing.sweeping.points import Abandoned, Trial
+from agentrun.testing.sweeping.relay import TaskRecord, keep_for_ever
+from agentrun.testing.sweeping.verdicts import SweepRefused
+from agentrun.testing.sweeping.virtual_time import VirtualTimeLoop
 
 __all__ = ["ordered_scopes", "run_trial"]
 

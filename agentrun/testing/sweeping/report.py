@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentrun.testing.places import Place
-from agentrun.testing.verdicts import CHECKS, Violation
+from agentrun.testing.sweeping.places import Place
+from agentrun.testing.sweeping.verdicts import CHECKS, Violation
 
 __all__ = ["Failure", "SweepReport"]
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
-from agentrun.testing.places import Place
+from agentrun.testing.sweeping.places import Place
 
 if TYPE_CHECKING:
-    from agentrun.testing.points import Trial
+    from agentrun.testing.sweeping.points import Trial
 
 __all__ = ["LeakWatch", "watch_async_generators"]
 
