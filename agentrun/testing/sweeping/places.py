@@ -17,7 +17,7 @@ __all__ = ["Place", "is_own", "where"]
 _FRAMED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _LIBRARIES: Final = frozenset({"anyio", "outcome", "sniffio", "trio"})
 _ENGINE: Final = "agentrun.testing.sweeping."
-_HARNESS: Final = frozenset(f"agentrun.testing.{name}" for name in ("interrupt_sweep", "laws", "sweep"))
+_HARNESS: Final = frozenset(f"agentrun.testing.{name}" for name in ("interrupt_sweep", "laws", "sweep", "watched_runs"))
 _NAMED_BY_ANYIO: Final = "_run_coro"  # what anyio wraps around each coroutine that it runs as a task
 
 

@@ -1,0 +1,246 @@
+"""The runs of a sweep over an agent: opened afresh each time, watched to their end, and held against the laws."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Literal, TypeAlias
+
+import anyio
+
+from agentrun.core.config import RunConfig
+from agentrun.core.events import ApprovalRequested, Event, RunStarted
+from agentrun.core.items import RunInput, UserMessage
+from agentrun.core.results import RunResult
+from agentrun.core.snapshot import RunSnapshot
+from agentrun.runtime.agent import Agent
+from agentrun.runtime.containment import native_cancellations, split_cancelled
+from agentrun.runtime.handle import ActiveRun
+from agentrun.runtime.hooks import RunHooks
+from agentrun.runtime.hub import EventStream
+from agentrun.runtime.opening import open_run
+from agentrun.sessions.protocol import Session
+from agentrun.testing.laws import RunRecord, broken_laws, structure
+from agentrun.testing.sweeping.points import Trial
+
+__all__ = ["Approval", "Program", "RunPlan", "WatchedRuns"]
+
+Approval: TypeAlias = Literal["approve", "reject"]
+
+Program: TypeAlias = Callable[[AbstractAsyncContextManager[ActiveRun[Any]]], Awaitable[object]]
+"""An async function that opens the run it is given, and does with it what a user's program would."""
+
+_BUFFER = 100_000  # more events than a sweep's runs have: the sweep's own watching slows nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """How each run is made; see `agentrun.testing.interrupt_everywhere`, whose arguments these are."""
+
+    make: Callable[[], Agent[Any, Any]]
+    input: RunInput | None
+    deps: Callable[[], Any] | None = None
+    session: Callable[[], Session] | None = None
+    hooks: Callable[[], RunHooks | Sequence[RunHooks] | None] | None = None
+    resume_from: RunSnapshot | RunResult[Any] | None = None
+    config: RunConfig | None = None
+    on_approval: Approval | None = "approve"
+    on_event: Callable[[ActiveRun[Any], Event], object] | None = None
+    program: Program | None = None
+    tidy: bool = True
+    oracle: Callable[..., Any] | None = None
+
+
+class WatchedRuns:
+    """The scenario of a sweep over runs, and its oracle."""
+
+    def __init__(self, plan: RunPlan) -> None:
+        self._plan = plan
+        self._oracle_takes_record = plan.oracle is not None and _takes_one(plan.oracle)
+        self._trial: Trial
+        self._record: RunRecord
+        self._stream: EventStream | None = None
+        self._clean: tuple[str, Any] | None = None
+
+    async def scenario(self, trial: Trial) -> None:
+        """One run, and what the user's program does with it."""
+        plan = self._plan
+        self._trial, self._stream = trial, None
+        agent = plan.make()
+        self._record = record = RunRecord(model=agent.model, tidy=plan.tidy)
+        record.session = plan.session() if plan.session is not None else None
+        opening = open_run(
+            agent,
+            plan.input,
+            deps=plan.deps() if plan.deps is not None else None,
+            session=record.session,
+            resume_from=plan.resume_from,
+            config=plan.config,
+            hooks=plan.hooks() if plan.hooks is not None else None,
+        )
+        opened = _Opened(opening, self._opened, self._left)
+        await (plan.program(opened) if plan.program is not None else self._watch(opened))
+
+    def _opened(self, live: ActiveRun[Any]) -> None:
+        self._record.live = live
+        self._trial.actions.update(_actions(live, self._record))
+        self._stream = live.events(buffer=_BUFFER)
+
+    def _left(self, cancelled: bool, *, silent: bool) -> None:
+        """The block has been left: cancelled from outside or not, and without that going on, if ``silent``."""
+        self._record.cancelled = cancelled
+        live = self._record.live
+        if silent and live is not None and live.status == "cancelled":
+            self._trial.violate("law", "the run is cancelled, and its block has swallowed the cancellation", law=3)
+
+    async def _watch(self, opened: AbstractAsyncContextManager[ActiveRun[Any]]) -> None:
+        """What is done with a run by default."""
+        async with opened as live:
+            assert self._stream is not None
+            async for event in self._stream:
+                self._see(live, event)
+            await live.wait()
+            self._record.returned = True
+
+    def _see(self, live: ActiveRun[Any], event: Event) -> None:
+        plan = self._plan
+        self._record.events.append(event)
+        if isinstance(event, ApprovalRequested) and not event.path:
+            if plan.on_approval == "approve":
+                live.approve(event.call_id)
+            elif plan.on_approval == "reject":
+                live.reject(event.call_id, "no")
+        if plan.on_event is not None:
+            plan.on_event(live, event)
+
+    async def oracle(self) -> None:
+        """The laws of the run that has ended, and the user's own oracle."""
+        plan, record, trial = self._plan, self._record, self._trial
+        if self._stream is not None and record.live is not None and record.live.result is not None:
+            async for event in self._stream:
+                record.events.append(event)
+        for broken in broken_laws(record):
+            trial.violate("law", broken.evidence, law=broken.law)
+        if trial.fired == 0 and not trial.violations:
+            self._compare(record)
+        if plan.oracle is not None:
+            value = plan.oracle(record) if self._oracle_takes_record else plan.oracle()
+            if isinstance(value, Awaitable):
+                await value
+
+    def _compare(self, record: RunRecord) -> None:
+        """Law 11: the clean run is the same on both backends."""
+        assert record.live is not None
+        assert record.live.result is not None
+        told = [
+            replace(event, run_id="") if isinstance(event, RunStarted) else event for event in structure(record.events)
+        ]
+        clean = (record.live.result.history, [repr(event) for event in told])
+        backend = anyio.get_cancelled_exc_class().__module__.partition(".")[0]
+        if self._clean is None:
+            self._clean = backend, clean
+        elif self._clean[1] != clean:
+            other, (history, events) = self._clean
+            if history != clean[0]:
+                difference = f"{history!r}\n    {clean[0]!r}"
+            else:
+                pairs = zip(events, clean[1], strict=False)
+                difference = next(
+                    (f"{one}\n    {two}" for one, two in pairs if one != two),
+                    f"{len(events)} and {len(clean[1])} events",
+                )
+            self._trial.violate("law", f"the runs on {other} and {backend} differ:\n    {difference}", law=11)
+
+
+class _Opened:
+    """A run's block that is told of by what cancellation it was left."""
+
+    def __init__(
+        self,
+        opening: AbstractAsyncContextManager[ActiveRun[Any]],
+        on_open: Callable[[ActiveRun[Any]], None],
+        on_left: Callable[..., None],
+    ) -> None:
+        self._opening = opening
+        self._on_open = on_open
+        self._on_left = on_left
+
+    async def __aenter__(self) -> ActiveRun[Any]:
+        live = await self._opening.__aenter__()
+        self._on_open(live)
+        return live
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> bool | None:
+        cancelled = _is_cancellation(exc) or _cancellation_in_force()
+        left_with: BaseException | None = exc
+        try:
+            suppressed = await self._opening.__aexit__(exc_type, exc, tb)
+            if suppressed:
+                left_with = None
+            return suppressed
+        except BaseException as caught:
+            left_with = caught
+            raise
+        finally:
+            going_on = _is_cancellation(left_with) or _cancellation_in_force()
+            self._on_left(cancelled or going_on, silent=left_with is None and not going_on)
+            del left_with  # its traceback holds this frame
+
+
+def _is_cancellation(exc: BaseException | None) -> bool:
+    return exc is not None and split_cancelled(exc, anyio.get_cancelled_exc_class())[0] is not None
+
+
+def _cancellation_in_force() -> bool:
+    return anyio.current_effective_deadline() == -math.inf or native_cancellations() > 0
+
+
+def _takes_one(function: Callable[..., Any]) -> bool:
+    """Whether a function has a parameter that must be given."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return any(p.kind in positional and p.default is p.empty for p in parameters)
+
+
+def _actions(live: ActiveRun[Any], record: RunRecord) -> dict[str, Callable[[], object]]:
+    """What can be done to a run, by name."""
+
+    def interrupt() -> None:
+        record.interrupted = live.interrupt("swept away") or record.interrupted
+
+    def inject(deliver: Literal["next", "now", "idle"]) -> None:
+        if live.result is None:
+            item = UserMessage(f"injected ({deliver}, {len(record.injections) + 1})")
+            record.injections.append((live.inject(item, deliver=deliver), item))
+
+    def first_tool(status: str | None) -> str | None:
+        for child in live.state().scope.children:
+            if child.kind == "tool" and (status is None or child.status == status):
+                return child.id
+        return None
+
+    def on_tool(call: Callable[[str], object], status: str | None = None) -> None:
+        call_id = first_tool(status)
+        if call_id is not None:
+            call(call_id)
+
+    waiting = "waiting for approval"
+    return {
+        "interrupt": interrupt,
+        "interrupt_after_turn": lambda: live.interrupt("swept away", mode="after_turn"),
+        "interrupt_tool": lambda: on_tool(lambda call_id: live.interrupt_tool(call_id, "swept away")),
+        "inject_next": lambda: inject("next"),
+        "inject_now": lambda: inject("now"),
+        "inject_idle": lambda: inject("idle"),
+        "approve": lambda: on_tool(live.approve, waiting),
+        "reject": lambda: on_tool(lambda call_id: live.reject(call_id, "swept away"), waiting),
+    }
