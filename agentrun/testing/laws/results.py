@@ -1,14 +1,9 @@
-"""The laws of a run, checked on the record of one.
-
-Each check sees only what a user can see: the result, the events, the requests that the model got, and the handle. It
-shares no code with the runtime. The numbers are those of the page "The semantics of a run".
-"""
+"""What the result, the events, the requests and the handle of a run that has ended say about the laws."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agentrun.core.errors import RunEnded
@@ -18,111 +13,19 @@ from agentrun.core.events import (
     InputInjected,
     ModelCallEnded,
     ModelCallStarted,
-    ReasoningDelta,
     RunStarted,
-    TextDelta,
-    ToolCallDelta,
     ToolEnded,
-    ToolProgress,
     ToolStarted,
 )
 from agentrun.core.events import RunEnded as RunEndedEvent
 from agentrun.core.items import Item, ToolCall
 from agentrun.core.results import RunResult
 from agentrun.runtime.handle import ActiveRun
-from agentrun.runtime.injection import Injection
-from agentrun.testing.sweeping.verdicts import BrokenLaw, Check
+from agentrun.testing.laws.record import RunRecord
+from agentrun.testing.sweeping.verdicts import BrokenLaw
 from agentrun.testing.validation import assert_valid_history
 
-__all__ = ["LAWS", "LAWS_OF_CHECKS", "BrokenLaw", "RunRecord", "broken_laws", "structure"]
-
-_UNSTRUCTURAL = (TextDelta, ReasoningDelta, ToolCallDelta, ToolProgress)
-
-
-@dataclass(slots=True)
-class RunRecord:
-    """What one run did, as far as a user can see.
-
-    Attributes:
-        live: Its handle; ``None`` if the run was cancelled before it began.
-        model: Its model, if it records ``requests`` and ``open_streams`` as `ScriptedModel` does.
-        session: Its session, if it has one with ``items``.
-        events: All its events.
-        injections: What was injected, and where it is.
-        interrupted: An immediate interrupt was accepted.
-        cancelled: The block was cancelled from outside while the run was alive.
-        returned: ``wait()`` has returned a result.
-        tidy: Whether the teardown must have had nothing to report but cancelled tools.
-    """
-
-    live: ActiveRun[Any] | None = None
-    model: Any = None
-    session: Any = None
-    events: list[Event] = field(default_factory=list[Event])
-    injections: list[tuple[Injection, Item]] = field(default_factory=list[tuple[Injection, Item]])
-    interrupted: bool = False
-    cancelled: bool = False
-    returned: bool = False
-    tidy: bool = True
-
-
-LAWS: Final[dict[int, str]] = {
-    1: "nothing outlives its run",
-    2: "one ending, told once",
-    3: "interrupted is a result; cancelled is an exception",
-    4: "the history is valid after every ending",
-    5: "no input is lost, none is doubled",
-    6: "teardown is ordered and bounded",
-    7: "ordinary cleanup works",
-    8: "no piece of user code can take another down by accident",
-    9: "errors surface once, as themselves",
-    10: "a slow watcher never holds an interrupt",
-    11: "both backends agree",
-    12: "every start has its end",
-    13: "nothing acts before it may",
-}
-"""The laws of a run: number and title. The page "The semantics of a run" says what each means."""
-
-LAWS_OF_CHECKS: Final[dict[Check, int]] = {
-    "task": 1,
-    "thread": 1,
-    "asyncgen": 1,
-    "resource": 1,
-    "fd": 1,
-    "subprocess": 1,
-    "swallowed": 3,
-    "exception": 9,
-    "grace": 6,
-    "livelock": 6,
-    "deadlock": 6,
-    "diverged": 11,
-}
-"""What is found in any program, as the law that it breaks if the program is a run."""
-
-
-def broken_laws(record: RunRecord) -> list[BrokenLaw]:
-    """The laws that a run, which must have ended, has broken; empty if there are none."""
-    live = record.live
-    if live is None:
-        return []
-    result = live.result
-    if result is None:
-        return [BrokenLaw(2, "the block was left, and the run has no result")]
-    checks: list[Callable[[RunRecord, ActiveRun[Any], RunResult[Any]], Iterator[BrokenLaw]]] = [
-        _nothing_is_left,
-        _one_ending,
-        _right_ending,
-        _valid_history,
-        _no_input_lost,
-        _tidy,
-        _starts_and_ends,
-    ]
-    return [broken for check in checks for broken in check(record, live, result)]
-
-
-def structure(events: Sequence[Event]) -> list[Event]:
-    """The events that must be the same on each backend: all but the deltas."""
-    return [event for event in events if not isinstance(event, _UNSTRUCTURAL)]
+__all__ = ["CHECKS_OF_RESULTS"]
 
 
 def _nothing_is_left(record: RunRecord, live: ActiveRun[Any], result: RunResult[Any]) -> Iterator[BrokenLaw]:
@@ -256,3 +159,14 @@ def _starts_and_ends_of(events: Sequence[Event], path: tuple[str, ...]) -> Itera
         yield BrokenLaw(12, f"a ModelCallStarted has no ModelCallEnded{where}")
     if open_calls:
         yield BrokenLaw(12, f"started tools have no ToolEnded: {sorted(open_calls)}{where}")
+
+
+CHECKS_OF_RESULTS: Final[tuple[Callable[[RunRecord, ActiveRun[Any], RunResult[Any]], Iterator[BrokenLaw]], ...]] = (
+    _nothing_is_left,
+    _one_ending,
+    _right_ending,
+    _valid_history,
+    _no_input_lost,
+    _tidy,
+    _starts_and_ends,
+)
