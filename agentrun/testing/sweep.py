@@ -259,7 +259,8 @@ class _Backend:
             violations = [Violation("diverged", text, point.before, self._conditions.laws.get("diverged")), *violations]
         if violations:
             task = self._baseline.points[first.point - 1].task
-            self._fail(mode, first.point, second, task, first.place, delivered, violations)
+            cut = tuple((record.label, place) for record in trial.records for place in record.cuts)
+            self._fail(mode, first.point, second, task, first.place, delivered, violations, tuple(dict.fromkeys(cut)))
         self._progress.step(bool(violations))
         return trial
 
@@ -272,6 +273,7 @@ class _Backend:
         place: Place | None,
         delivered: tuple[str, ...],
         violations: Sequence[Violation],
+        cut: tuple[tuple[str, Place], ...] = (),
     ) -> None:
         seed = self._conditions.seed
         name = _Only(self._name, mode.name, point, second)
@@ -280,7 +282,7 @@ class _Backend:
         self._report.failures.append(
             Failure(
                 str(name), self._name, mode.name, point, total, second, task, place, distinct, tuple(violations), seed,
-                self._rerun,
+                self._rerun, cut,
             )
         )  # fmt: skip
 

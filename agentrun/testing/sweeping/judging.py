@@ -11,7 +11,7 @@ import anyio
 from agentrun.testing.sweeping.places import Place, is_own
 from agentrun.testing.sweeping.verdicts import Violation
 
-__all__ = ["judge_exception"]
+__all__ = ["judge_exception", "leaves"]
 
 
 def judge_exception(
@@ -19,7 +19,7 @@ def judge_exception(
 ) -> tuple[tuple[str, ...], Violation | None]:
     """Sort an exception of the scenario: the type names of what is no cancellation, and the violation it is, if so."""
     cancelled = anyio.get_cancelled_exc_class()
-    errors = [leaf for leaf in _leaves(exc) if not isinstance(leaf, cancelled)]
+    errors = [leaf for leaf in leaves(exc) if not isinstance(leaf, cancelled)]
     names = tuple(type(error).__name__ for error in errors)
     unexpected = [error for error in errors if not isinstance(error, allowed)]
     if not unexpected:
@@ -29,10 +29,11 @@ def judge_exception(
     return names, Violation("exception", message, _raised_at(first))
 
 
-def _leaves(exc: BaseException) -> Iterator[BaseException]:
+def leaves(exc: BaseException) -> Iterator[BaseException]:
+    """The exceptions in a group, and in the groups in it; an exception that is no group is its own only leaf."""
     if isinstance(exc, BaseExceptionGroup):
         for child in cast("BaseExceptionGroup[BaseException]", exc).exceptions:
-            yield from _leaves(child)
+            yield from leaves(child)
     else:
         yield exc
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 
 import anyio
 
-from agentrun.testing.sweeping.judging import judge_exception
+from agentrun.testing.sweeping.judging import judge_exception, leaves
 from agentrun.testing.sweeping.leaks import watch_async_generators
 from agentrun.testing.sweeping.places import Place, where
 from agentrun.testing.sweeping.relay import Relay, TaskRecord
@@ -221,11 +221,13 @@ class Trial:
                 value = oracle()
                 if isinstance(value, Awaitable):
                     await value
-        except BrokenLaw as exc:
-            self.violate("law", exc.evidence, law=exc.law)
         except Exception as exc:  # noqa: BLE001 - the oracle's verdict
-            text = str(exc) or "it raised it without a message"
-            self.violate("oracle", f"{type(exc).__name__}: {text}")
+            for error in leaves(exc):
+                if isinstance(error, BrokenLaw):
+                    self.violate("law", error.evidence, law=error.law)
+                else:
+                    text = str(error) or "it raised it without a message"
+                    self.violate("oracle", f"{type(error).__name__}: {text}")
 
     # What the event loops report --------------------------------------------------------------------------------
 
@@ -323,6 +325,9 @@ class Trial:
         if self._shot_at is None:
             self._shot_at = self.backend.now()
             self._max_steps = self.steps + _MARGIN_STEPS + 20 * len(self._expected)
+        if self.fired == 0:
+            for each in self.records:
+                each.cuts.clear()  # by timeouts and task groups of its own, which are no news
         self.fired += 1
         self._act(shot)
         if shot.times > 1:

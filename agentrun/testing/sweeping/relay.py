@@ -12,6 +12,8 @@ from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import anyio
+
 from agentrun.testing.sweeping.places import Place, where
 
 __all__ = ["Relay", "TaskRecord", "keep_for_ever"]
@@ -29,6 +31,7 @@ class TaskRecord:
         coro: Its coroutine, until it has ended.
         ending: How it ended; ``"running"`` before.
         deliveries: Where it stood when the harness's cancellation was delivered to it.
+        cuts: Where it stood when a cancellation, whosever it was, was delivered to it, since the injection.
     """
 
     number: int
@@ -36,16 +39,19 @@ class TaskRecord:
     coro: Any
     ending: Literal["running", "returned", "raised"] = "running"
     deliveries: list[Place] = field(default_factory=list[Place])
+    cuts: list[Place] = field(default_factory=list[Place])
 
     @property
     def label(self) -> str:
         """For messages."""
         return f"task {self.number} ({self.name})"
 
-    def delivered(self) -> None:
-        """The harness's cancellation is about to go in."""
-        if len(self.deliveries) < _MOST_DELIVERIES:
+    def cancelled(self, ours: bool) -> None:
+        """A cancellation is about to go in: the harness's, or another."""
+        if ours and len(self.deliveries) < _MOST_DELIVERIES:
             self.deliveries.append(where(self.coro))
+        if len(self.cuts) < _MOST_DELIVERIES:
+            self.cuts.append(where(self.coro))
 
 
 def keep_for_ever(record: TaskRecord) -> None:
@@ -73,8 +79,8 @@ class Relay(Coroutine[Any, Any, Any]):
         """One step. trio hands a cancellation in as a value: an ``outcome.Error``."""
         if value is not None:
             error = getattr(value, "error", None)
-            if isinstance(error, BaseException) and self._is_ours(error):
-                self._record.delivered()
+            if isinstance(error, anyio.get_cancelled_exc_class()):
+                self._record.cancelled(self._is_ours(error))
         try:
             return self._coro.send(value)
         except BaseException as exc:
@@ -84,8 +90,8 @@ class Relay(Coroutine[Any, Any, Any]):
     def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
         """One step with an exception. asyncio throws a cancellation in."""
         exc = typ if val is None else val
-        if isinstance(exc, asyncio.CancelledError) and self._is_ours(exc):
-            self._record.delivered()
+        if isinstance(exc, asyncio.CancelledError):
+            self._record.cancelled(self._is_ours(exc))
         try:
             return self._coro.throw(exc)
         except BaseException as raised:

@@ -29,6 +29,7 @@ class Failure:
         delivered: To whom the cancellation was delivered, and where that task stood: ``"task 2 (job) at x.py:3 ..."``.
         violations: What was wrong.
         seed: The schedule.
+        cut: The tasks that were cancelled from the injection on, by whomever, and where each stood then.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Failure:
     violations: tuple[Violation, ...]
     seed: int
     rerun: Any = field(repr=False, compare=False, default=None)
+    cut: tuple[tuple[str, Place], ...] = ()
 
     def __str__(self) -> str:
         if self.mode == "baseline":
@@ -54,6 +56,8 @@ class Failure:
         lines += [f"  {violation}" for violation in self.violations]
         if self.delivered:
             lines += ["  the cancellation was delivered to", *(f"    {where}" for where in self.delivered)]
+        elif self.cut:
+            lines += ["  then cancelled were", *(f"    {label} at {place}" for label, place in self.cut)]
         elif self.mode != "baseline":
             lines.append("  the cancellation was delivered to nobody")
         lines.append(f"  to see it again: only={self.id!r}" + (f", seed={self.seed}" if self.seed else ""))
