@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from agentrun.core.errors import UserError
 from agentrun.core.events import Event
-from agentrun.core.item_json import dump_items, parse_items
+from agentrun.core.item_json import parse_items
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -30,8 +30,6 @@ def event_to_dict(event: Event) -> dict[str, Any]:
         value = getattr(event, f.name)
         if value.__class__ in _PLAIN:
             result[f.name] = value
-        elif f.name == "items":
-            result["items"] = dump_items(value)
         elif f.name != "path" or value:
             from pydantic_core import to_jsonable_python  # where plain data is not enough
 
@@ -56,10 +54,11 @@ def event_from_dict(data: Mapping[str, Any]) -> Event:
     if isinstance(values.get("items"), Sequence):
         values["items"] = tuple(parse_items(values["items"]))
     try:
-        return cast("Event", _adapter(kind).validate_python(values))
+        event: Event = _adapter(kind).validate_python(values)
     except ValidationError as exc:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'event'}: {e['msg']}" for e in exc.errors())
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors())
         raise UserError(f"not a valid {kind} event: {problems}") from exc
+    return event
 
 
 @functools.cache

@@ -11,7 +11,7 @@ in, outermost first.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from agentrun.core.items import Item, ToolStatus
 from agentrun.core.usage import Usage
@@ -271,4 +271,6 @@ _E = TypeVar("_E")
 
 def with_path(event: _E, prefix: Path) -> _E:
     """A copy of ``event`` whose path begins with ``prefix``: how a parent run passes on a nested run's event."""
-    return cast("_E", replace(cast("Any", event), path=prefix + cast("Any", event).path))
+    inner: Any = event
+    outer: _E = replace(inner, path=prefix + inner.path)
+    return outer

@@ -40,7 +40,8 @@ def _adapter() -> TypeAdapter[list[Item]]:
 
 def dump_items(items: Iterable[Item]) -> list[dict[str, Any]]:
     """The items as JSON-able dicts, in the form that `parse_items` reads back."""
-    return cast("list[dict[str, Any]]", _adapter().dump_python(list(items), mode="json"))
+    dumped: list[dict[str, Any]] = _adapter().dump_python(list(items), mode="json")
+    return dumped
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:
@@ -89,7 +90,7 @@ def parse_input(value: RunInput, *, what: str = "input") -> list[Item]:
     if isinstance(value, _ITEM_CLASSES):
         return [value]
     if isinstance(value, Mapping):
-        return parse_items([cast("Mapping[str, Any]", value)], what=what)
+        return parse_items([value], what=what)
     if isinstance(cast("object", value), (bytes, bytearray)) or not isinstance(cast("object", value), Iterable):
         raise UserError(f"{what} must be a string or a list of items, not {type(value).__name__}")
     items = parse_items(value, what=what)
@@ -143,6 +144,6 @@ def _from_own_form(value: Mapping[str, Any], where: str) -> Item:
         return _adapter().validate_python([dict(value)])[0]
     except ValidationError as exc:
         problems = "; ".join(
-            f"{'.'.join(str(part) for part in error['loc'][2:]) or 'item'}: {error['msg']}" for error in exc.errors()
+            f"{'.'.join(str(part) for part in error['loc'][2:])}: {error['msg']}" for error in exc.errors()
         )
         raise UserError(f"{where} is not a valid item: {problems}") from exc

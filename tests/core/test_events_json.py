@@ -23,7 +23,7 @@ from agentrun.core.events import (
     TurnStarted,
     with_path,
 )
-from agentrun.core.items import UserMessage
+from agentrun.core.items import SystemMessage, UserMessage
 from agentrun.core.usage import Usage
 
 from . import strategies as s
@@ -77,8 +77,8 @@ def test_the_path_is_left_out_when_it_is_empty() -> None:
 
 def test_an_event_of_a_nested_run_is_passed_on_with_a_longer_path() -> None:
     inner = TextDelta("x", ("c2",))
-    outer = with_path(inner, ("c1",))
-    assert outer == TextDelta("x", ("c1", "c2"))
+    outer = with_path(inner, ("c0", "c1"))
+    assert outer == TextDelta("x", ("c0", "c1", "c2"))
     assert inner == TextDelta("x", ("c2",))
 
 
@@ -100,7 +100,10 @@ def test_progress_that_has_no_json_form_is_told_by_its_repr() -> None:
         ({"type": "TextDelta"}, "not a valid TextDelta event: text: Field required"),
         ({"type": "TextDelta", "text": 5}, "not a valid TextDelta event: text: Input should be a valid string"),
         ({"type": "TextDelta", "text": "x", "txt": "y"}, "not a valid TextDelta event: it has no field 'txt'"),
+        ({"type": "TextDelta", "text": "x", "b": 1, 5: 2}, "not a valid TextDelta event: it has no field 5"),
         ({"type": "TextDelta", "text": "x", "path": 5}, "not a valid TextDelta event: path: Input should be"),
+        ({"type": "TextDelta", "text": "x", "path": [1]}, "not a valid TextDelta event: path.0: Input should be"),
+        ({"type": "TurnStarted"}, "not a valid TurnStarted event: turn: Field required; agent: Field required"),
         ({"type": "TurnStarted", "turn": "one", "agent": "a"}, "not a valid TurnStarted event: turn: Input should be"),
         ({"type": "RunEnded", "status": "odd"}, "not a valid RunEnded event: status: Input should be 'completed'"),
         (
@@ -141,6 +144,9 @@ def test_fields_with_defaults_may_be_left_out() -> None:
     assert event_from_dict(
         {"type": "InputInjected", "injection_id": "i", "deliver": "now", "items": [{"role": "user", "content": "x"}]}
     ) == InputInjected("i", "now", (UserMessage("x"),))
+    assert event_from_dict(
+        {"type": "InputInjected", "injection_id": "i", "deliver": "now", "items": [{"role": "system", "content": "x"}]}
+    ) == InputInjected("i", "now", (SystemMessage("x"),))
     assert event_from_dict(
         {"type": "ToolEnded", "call_id": "c", "name": "n", "status": "failed", "output": [1]}
     ) == ToolEnded("c", "n", "failed", [1])

@@ -55,6 +55,12 @@ from . import strategies as s
                 ToolCall("c3", "g", '{"y": 2}'),
             ],
         ),
+        (
+            {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}, {"type": "text", "text": "a"}]},
+            [AssistantMessage("a", refusal="no")],
+        ),
+        ({"role": "assistant", "content": "A", "id": "chat_1"}, [AssistantMessage("A")]),
+        ({"role": "assistant", "content": "A", "type": "message"}, [AssistantMessage("A")]),
         ({"role": "tool", "tool_call_id": "c1", "content": "out"}, [ToolOutput("c1", "out")]),
         ({"role": "tool", "tool_call_id": "c1", "content": ["a", {"text": "b"}]}, [ToolOutput("c1", "ab")]),
         (
@@ -93,11 +99,23 @@ from . import strategies as s
                 "role": "user",
                 "content": [
                     {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:x"}},
+                    {"type": "file", "file": {"file_id": "f0"}},
                     {"type": "input_file", "file_id": "f1"},
-                    {"type": "file", "data": "data:y"},
+                    {"type": "input_file", "filename": "b.pdf", "file_data": "data:y"},
+                    {"type": "file", "filename": "c.pdf", "data": "data:z"},
                 ],
             },
-            [UserMessage((FilePart("a.pdf", "data:x"), FilePart(file_id="f1"), FilePart(data="data:y")))],
+            [
+                UserMessage(
+                    (
+                        FilePart("a.pdf", "data:x"),
+                        FilePart(file_id="f0"),
+                        FilePart(file_id="f1"),
+                        FilePart("b.pdf", "data:y"),
+                        FilePart("c.pdf", "data:z"),
+                    )
+                )
+            ],
         ),
         (
             {
@@ -110,8 +128,8 @@ from . import strategies as s
             [AssistantMessage("A", "incomplete", provider_data={"id": "msg_1"})],
         ),
         (
-            {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "arguments": "{}"},
-            [ToolCall("c1", "f", "{}", {"id": "fc_1"})],
+            {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "arguments": '{"x": 1}'},
+            [ToolCall("c1", "f", '{"x": 1}', {"id": "fc_1"})],
         ),
         ({"type": "function_call", "call_id": "c1", "name": "f"}, [ToolCall("c1", "f", "{}")]),
         ({"type": "function_call_output", "call_id": "c1", "output": "x"}, [ToolOutput("c1", "x")]),
@@ -147,23 +165,44 @@ def test_the_dicts_of_the_openai_apis_become_items(value: dict[str, Any], expect
             {"role": "user", "content": [{"type": "image", "url": "u", "detail": "huge"}]},
             "items[0]: the detail of an image must be 'auto', 'low' or 'high', not 'huge'",
         ),
-        ({"role": "user", "content": [{"type": "file"}]}, "items[0]: a file needs its data (a data: URL) or a file_id"),
         (
-            {"role": "user", "content": [{"type": "file", "file_id": 5}]},
-            "items[0]: the file_id of a file must be text, not int",
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u", "detail": "huge"}}]},
+            "items[0]: the detail of an image must be 'auto', 'low' or 'high', not 'huge'",
+        ),
+        *(
+            ({"role": "user", "content": [part]}, "items[0]: a file needs its data (a data: URL) or a file_id")
+            for part in ({"type": "file"}, {"type": "input_file"}, {"type": "file", "file": {}})
+        ),
+        *(
+            ({"role": "user", "content": [{"type": "file", name: 5}]}, f"items[0]: the {name} of a file must be text, ")
+            for name in ("filename", "data", "file_id")
         ),
         ({"role": "robot", "content": "x"}, "items[0]: unknown role 'robot'; expected user, system, developer"),
         ({"role": ["user"], "content": "x"}, "items[0]: unknown role ['user']"),
         ({"role": "system", "content": [5]}, "items[0]: content part 5 has no text"),
         ({"role": "system", "content": {"text": "x"}}, "items[0]: content must be text or a list of parts, not dict"),
+        ({"role": "assistant", "content": [5]}, "items[0]: content part 5 has no text"),
+        ({"role": "tool", "tool_call_id": "c", "content": [5]}, "items[0]: content part 5 has no text"),
+        ({"type": "reasoning", "summary": [5]}, "items[0]: content part 5 has no text"),
         ({"role": "assistant"}, "items[0]: an assistant message needs content or tool_calls"),
         ({"role": "assistant", "refusal": 5}, "items[0]: refusal must be text, not int"),
         ({"role": "assistant", "tool_calls": 5}, "items[0]: tool_calls must be a list, not int"),
         ({"role": "assistant", "tool_calls": "ab"}, "items[0]: tool_calls must be a list, not str"),
-        ({"role": "assistant", "tool_calls": [{"id": "c"}]}, "needs an id and a function with a name"),
+        (
+            {"role": "assistant", "tool_calls": [{"id": "c"}]},
+            "items[0]: tool call {'id': 'c'} needs an id and a function with a name",
+        ),
         ({"role": "tool", "content": "x"}, "items[0]: a tool message needs a tool_call_id"),
         ({"content": "hello"}, "items[0]: a message needs a role, as in {'role': 'user', 'content': 'hello'}"),
-        ({"type": "function_call", "name": "f"}, "is not an item; expected a dict with a role, or with a type of"),
+        ({"content": "x" * 50}, f"'content': '{'x' * 40}'}}"),
+        ({"type": "odd", "content": "x"}, "items[0]: {'type': 'odd', 'content': 'x'} is not an item; expected a dict"),
+        (
+            {"type": "function_call", "name": "f"},
+            (
+                "is not an item; expected a dict with a role, or with a type of "
+                "message, function_call, function_call_output or reasoning"
+            ),
+        ),
         (
             {"type": "function_call_output", "call_id": "c", "output": 5},
             "items[0]: content must be text or a list of parts, not int",

@@ -42,6 +42,19 @@ def test_items_pass_through_parsing_as_they_are(items: list[Item]) -> None:
     assert all(a is b for a, b in zip(parse_items(items), items, strict=True))
 
 
+def test_the_json_form_of_an_item_is_made_of_what_json_knows() -> None:
+    assert dump_items([UserMessage((TextPart("a"),)), ToolOutput("c", (1, 2))]) == [
+        {"type": "user_message", "content": [{"type": "text", "text": "a"}]},
+        {"type": "tool_output", "call_id": "c", "output": [1, 2], "status": "completed"},
+    ]
+
+
+@pytest.mark.parametrize("text", ["plain", "name-\udcff"])
+def test_json_is_on_one_line_unless_it_is_to_be_indented(text: str) -> None:
+    assert items_to_json([SystemMessage(text)]).count("\n") == 0
+    assert "\n  {\n    " in items_to_json([SystemMessage(text)], indent=2)
+
+
 def test_json_stays_readable_where_it_can() -> None:
     assert "Ærøskøbing" in items_to_json([UserMessage("Ærøskøbing")])
     assert r"\udcff" in items_to_json([UserMessage("name-\udcff")])
@@ -84,7 +97,13 @@ def test_reading_any_json_gives_items_or_a_user_error(value: Any) -> None:
         (None, "input must be a string or a list of items, not NoneType"),
         (5, "input must be a string or a list of items, not int"),
         (b"x", "input must be a string or a list of items, not bytes"),
-        ([5], "input[0] is int: expected an item such as UserMessage(...) or a dict such as"),
+        (
+            [5],
+            (
+                "input[0] is int: expected an item such as UserMessage(...) or a dict such as "
+                "{'role': 'user', 'content': '...'}"
+            ),
+        ),
         (["x"], "input[0] is str: expected an item"),
         ([UserMessage("a"), {"type": "user_message"}], "input[1] is not a valid item: content: Field required"),
         ({"type": "user_message"}, "input[0] is not a valid item: content: Field required"),
@@ -92,6 +111,13 @@ def test_reading_any_json_gives_items_or_a_user_error(value: Any) -> None:
         ([{"type": "tool_output", "call_id": "c", "output": 1, "status": "odd"}], "not a valid item: status: Input"),
         ([{"type": ["odd"]}], "is not an item; expected a dict with a role, or with a type of message"),
         ([{"type": "odd"}], "input[0]: {'type': 'odd'} is not an item"),
+        ([{"type": "tool_call"}], "is not a valid item: call_id: Field required; name: Field required"),
+        ([{"type": "reasoning", "text": "r", "provider_data": {5: 6}}], "not a valid item: provider_data.5.[key]: "),
+        (
+            [{"type": "user_message", "content": [{"type": "odd", "text": "a"}]}],
+            "Input tag 'odd' found using 'type' does not match any of the expected tags: 'text', 'image', 'file'",
+        ),
+        ([{"type": "user_message", "content": [{"text": "a"}]}], "Unable to extract tag using discriminator 'type'"),
     ],
 )
 def test_input_that_is_none_is_refused_by_name(value: Any, message: str) -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrun.core.errors import UserError
-from agentrun.core.items import AssistantMessage, Item, ToolCall, ToolOutput, UserMessage
+from agentrun.core.item_json import json_text
+from agentrun.core.items import AssistantMessage, Item, SystemMessage, ToolCall, ToolOutput, UserMessage
 from agentrun.core.results import RunResult, RunState, ScopeState, TeardownReport
 from agentrun.core.snapshot import RunSnapshot, UndeliveredInput
 from agentrun.core.usage import Usage
@@ -25,6 +26,9 @@ def test_a_teardown_report_says_what_it_took() -> None:
     report.cancelled_tools.append("f (c1)")
     assert report.clean
     assert str(report) == "torn down in 12 ms; cancelled: f (c1)"
+    report.cleanup_errors.append("f: ValueError")
+    report.seconds = 2.0
+    assert str(report) == "torn down in 2000 ms; cancelled: f (c1); errors in cleanup: f: ValueError"
 
 
 @pytest.mark.parametrize(
@@ -55,11 +59,12 @@ def test_the_text_of_a_result_is_the_last_thing_the_model_said() -> None:
 
 def test_a_result_gives_a_snapshot_that_later_use_does_not_change() -> None:
     undelivered = (UndeliveredInput("injection-1", (UserMessage("x"),), "idle"),)
-    result = _result(UserMessage("u"), undelivered=undelivered)
+    calls = (ToolCall("c", "f"),)
+    result = _result(UserMessage("u"), undelivered=undelivered, pending_approvals=calls)
     snapshot = result.snapshot()
     result.usage.requests += 1
     assert snapshot == RunSnapshot(
-        "run_1", "completed", "a", (UserMessage("u"),), (), undelivered, Usage(requests=1), 1, 1
+        "run_1", "completed", "a", (UserMessage("u"),), calls, undelivered, Usage(requests=1), 1, 1
     )
 
 
@@ -88,6 +93,8 @@ def test_a_snapshot_survives_the_way_through_json(snapshot: RunSnapshot) -> None
     text.encode()
     assert RunSnapshot.from_json(text) == snapshot
     assert RunSnapshot.from_json(snapshot.to_json().encode()) == snapshot
+    assert snapshot.to_json() == json_text(snapshot.to_dict())  # one line; and as many as are asked for
+    assert snapshot.to_json(indent=1) == json_text(snapshot.to_dict(), indent=1)
 
 
 _VALID = RunSnapshot(
@@ -105,6 +112,14 @@ def test_fields_of_a_snapshot_that_have_defaults_may_be_left_out() -> None:
     assert (snapshot.pending_approvals, snapshot.undelivered, snapshot.usage, snapshot.turns) == ((), (), Usage(), 0)
 
 
+def test_a_snapshot_may_hold_messages_in_the_style_of_the_apis() -> None:
+    system = {"role": "system", "content": "S"}
+    undelivered = {"injection_id": "i", "items": [system], "deliver": "next"}
+    snapshot = RunSnapshot.from_dict({**_VALID, "history": [system], "undelivered": [undelivered]})
+    assert snapshot.history == (SystemMessage("S"),)
+    assert snapshot.undelivered == (UndeliveredInput("i", (SystemMessage("S"),), "next"),)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -112,6 +127,7 @@ def test_fields_of_a_snapshot_that_have_defaults_may_be_left_out() -> None:
         ({"version": None}, "snapshot version None is not supported"),
         ({"status": "odd"}, "not a valid run snapshot: status: Input should be 'completed'"),
         ({"run_id": 5}, "not a valid run snapshot: run_id: Input should be a valid string"),
+        ({"run_id": 5, "turns": None}, "should be a valid string; turns: Input should be a valid integer"),
         ({"history": 5}, "history must be a list of items, not int"),
         ({"history": [{"role": "odd"}]}, "history[0]: unknown role 'odd'"),
         ({"pending_approvals": ["other"]}, "not a valid run snapshot: KeyError('other')"),

@@ -118,7 +118,13 @@ def test_usage_adds_up_field_by_field_and_copies_stay_what_they_were(a: Usage, b
         ({"cleanup_grace": None}, "RunConfig.cleanup_grace must be 0 or more (seconds); got None"),
         ({"cleanup_grace": True}, "RunConfig.cleanup_grace must be 0 or more (seconds); got True"),
         ({"on_approval": "ask"}, "RunConfig.on_approval must be 'wait', 'end' or None, not 'ask'"),
-        ({"model": 5}, "RunConfig.model must be a string such as 'openai:gpt-5.1-mini', or a model object"),
+        (
+            {"model": 5},
+            (
+                "RunConfig.model must be a string such as 'openai:gpt-5.1-mini', or a model object (with a stream() "
+                "method), not int"
+            ),
+        ),
         ({"model_settings": {}}, "RunConfig.model_settings must be a ModelSettings, not dict"),
         ({"input_filter": 5}, "RunConfig.input_filter must be a function that takes and returns a ModelRequest"),
     ],
@@ -126,10 +132,12 @@ def test_usage_adds_up_field_by_field_and_copies_stay_what_they_were(a: Usage, b
 def test_a_setting_that_cannot_work_is_refused_by_name(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as caught:
         RunConfig(**settings)
-    assert message in str(caught.value)
+    assert str(caught.value).startswith(message)
 
 
-def test_settings_that_can_work_are_taken() -> None:
+@pytest.mark.parametrize("on_approval", [None, "wait", "end"])
+def test_settings_that_can_work_are_taken(on_approval: Any) -> None:
+    assert RunConfig(on_approval=on_approval, input_filter=lambda request: request).on_approval == on_approval
     config = RunConfig(max_turns=None, max_tokens=5, max_tool_calls=2, cleanup_grace=0, guardrail_timeout=math.inf)
     assert config.limits == Limits(None, 5, 2)
     assert replace(config, max_turns=3).limits == Limits(3, 5, 2)
@@ -144,6 +152,8 @@ def test_settings_that_can_work_are_taken() -> None:
         ({"temperature": math.nan}, "ModelSettings.temperature must be 0 or more, not nan"),
         ({"top_p": 1.1}, "ModelSettings.top_p must be between 0 and 1, not 1.1"),
         ({"top_p": "all"}, "ModelSettings.top_p must be between 0 and 1, not 'all'"),
+        ({"top_p": -0.1}, "ModelSettings.top_p must be between 0 and 1, not -0.1"),
+        ({"top_p": True}, "ModelSettings.top_p must be between 0 and 1, not True"),
         ({"max_tokens": 0}, "ModelSettings.max_tokens must be at least 1, not 0"),
         ({"max_tokens": True}, "ModelSettings.max_tokens must be at least 1, not True"),
         ({"stop": "END"}, "ModelSettings.stop must be a tuple of texts, such as ('END',)"),
@@ -153,6 +163,15 @@ def test_a_model_setting_that_cannot_work_is_refused_by_name(settings: dict[str,
     with pytest.raises(UserError) as caught:
         ModelSettings(**settings)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"temperature": 0}, {"temperature": 2.5}, {"top_p": 0}, {"top_p": 1.0}, {"max_tokens": 1}, {"stop": ("END",)}],
+)
+def test_a_model_setting_at_the_edge_of_what_works_is_taken(settings: dict[str, Any]) -> None:
+    taken = ModelSettings(**settings)
+    assert {name: getattr(taken, name) for name in settings} == settings
 
 
 def test_settings_that_are_set_win_over_those_that_are_not() -> None:
