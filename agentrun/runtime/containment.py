@@ -22,6 +22,7 @@ import anyio.lowlevel
 from agentrun.runtime.suspension import Suspension, cancellable_trio_wait, comes_from_cancellation
 
 __all__ = [
+    "Cell",
     "Contained",
     "Outcome",
     "bounded",
@@ -105,45 +106,123 @@ class Outcome(Generic[_T]):
         self.grace_expired: bool = grace_expired
 
 
+class Cell:
+    """The two scopes in which contained code runs: one to cancel it, and inside of that the shield of its grace.
+
+    Entering scopes costs more than all the rest of a containment. A task that calls one piece of user code after the
+    other therefore keeps its cell from one to the next, until something has been cancelled in it. Nothing can cancel
+    it in between: `Contained.cancel` and the others do nothing once their code is over.
+    """
+
+    __slots__ = ("entered", "grace_scope", "scope")
+
+    def __init__(self) -> None:
+        self.scope: anyio.CancelScope = anyio.CancelScope()
+        self.grace_scope: anyio.CancelScope = anyio.CancelScope()
+        self.entered: bool = False
+
+    def enter(self) -> None:
+        """Enter the scopes in the current task, unless they are entered already."""
+        if not self.entered:
+            self.entered = True
+            self.scope.__enter__()
+            self.grace_scope.__enter__()
+
+    def leave(self) -> None:
+        """Leave the scopes, if they are entered. What was cancelled in them stays so: make another cell."""
+        if self.entered:
+            self.entered = False
+            self.grace_scope.__exit__(None, None, None)
+            self.scope.__exit__(None, None, None)
+
+    @property
+    def as_new(self) -> bool:
+        """Whether another piece of code may run in here."""
+        scope, grace = self.scope, self.grace_scope
+        return not (
+            scope.cancel_called
+            or scope.deadline != math.inf
+            or grace.cancel_called
+            or grace.deadline != math.inf
+            or grace.shield
+        )
+
+
 class Contained(Generic[_T]):
     """One call of user code. Make it, then ``await contained.run(coroutine)`` once; ``cancel`` may come any time.
 
     Attributes:
-        scope: Cancel it to cancel the code; it may have a deadline, too. Everything the code does happens inside.
+        cell: The scopes it runs in; another one is needed for the next code, unless it is still `Cell.as_new`.
         delivered: Whether the cancellation has reached the code.
     """
 
     __slots__ = (
+        "_cancel_called",
         "_cancelled_class",
         "_coro",
         "_grace",
         "_grace_scope",
         "_on_delivered",
+        "_over",
         "_redelivering",
+        "_scope",
         "_settled",
         "_thrown",
+        "cell",
         "delivered",
-        "scope",
     )
 
     def __init__(
-        self, grace: float, *, timeout: float | None = None, on_delivered: Callable[[], None] | None = None
+        self,
+        grace: float,
+        *,
+        timeout: float | None = None,
+        shield: bool = False,
+        on_delivered: Callable[[], None] | None = None,
+        cell: Cell | None = None,
     ) -> None:
         """Args:
         grace: Seconds the code has to clean up, from the moment the cancellation reaches it.
         timeout: Seconds after which the code is cancelled by itself.
+        shield: Whether cancellations from outside of it shall not reach the code.
         on_delivered: Called, synchronously, when the cancellation reaches the code.
+        cell: Scopes that this very task has entered for the code before, and that are as new. They stay entered if
+            they still are as new afterwards.
         """
-        self.scope: anyio.CancelScope = anyio.CancelScope()
+        self.cell: Cell = cell if cell is not None else Cell()
+        self._scope = self.cell.scope
+        self._grace_scope = self.cell.grace_scope
         if timeout is not None:
-            self.scope.deadline = anyio.current_time() + timeout
+            self._scope.deadline = anyio.current_time() + timeout
+        if shield:
+            self._scope.shield = True
         self.delivered: bool = False
+        self._over = self._cancel_called = False
         self._grace = grace
-        self._grace_scope = anyio.CancelScope()
         self._on_delivered = on_delivered
         self._settled = False  # the code knows of our cancellation, and nothing can change that any more
         self._thrown = False  # asyncio: a cancellation, whosever it was, has gone in
         self._redelivering = False
+
+    def cancel(self) -> None:
+        """Cancel the code. Does nothing once it is over."""
+        if not self._over:
+            self._scope.cancel()
+
+    def set_deadline(self, seconds: float) -> None:
+        """Cancel the code in so many seconds from now; replaces the deadline it had. Does nothing once it is over."""
+        if not self._over:
+            self._scope.deadline = anyio.current_time() + seconds
+
+    def hasten(self, seconds: float) -> None:
+        """The same, unless it has an earlier deadline."""
+        if not self._over:
+            self._scope.deadline = min(self._scope.deadline, anyio.current_time() + seconds)
+
+    @property
+    def cancel_called(self) -> bool:
+        """Whether the code was cancelled, by `cancel` or by its deadline, before it was over."""
+        return self._cancel_called if self._over else self._scope.cancel_called
 
     @property
     def grace_expired(self) -> bool:
@@ -165,12 +244,16 @@ class Contained(Generic[_T]):
 
         A checkpoint exactly when ``coro`` is one.
         """
+        task = _asyncio_task()
         self._cancelled_class = anyio.get_cancelled_exc_class()
         self._coro = coro
-        native_before = native_cancellations()
+        native_before = 0 if task is None else task.cancelling()
         value: _T | None = None
         raised: BaseException | None = None
-        with self.scope, self._grace_scope:
+        cell = self.cell
+        keep = cell.entered
+        cell.enter()
+        try:
             try:
                 value = await self
             except BaseException as exc:  # noqa: BLE001 - classified below; nothing is lost
@@ -179,10 +262,16 @@ class Contained(Generic[_T]):
             if unwinding is not None:
                 self.protect()
                 await unwinding
-        outcome = self._classify(value, raised, native_before)
+        finally:
+            self._cancel_called = self._scope.cancel_called
+            self._over = True
+            if not (keep and cell.as_new):
+                cell.leave()
+        native = 0 if task is None else task.cancelling() - native_before
+        outcome = self._classify(value, raised, native)
         del raised  # its traceback holds this frame: a cycle that only the garbage collector would free
         try:
-            if native_cancellations() > native_before:
+            if native:
                 await _absorb_native_cancellations(native_before)
             return outcome
         finally:
@@ -196,10 +285,9 @@ class Contained(Generic[_T]):
         self._grace_scope.shield = True
         self._grace_scope.deadline = anyio.current_time() + self._grace
 
-    def _classify(self, value: _T | None, raised: BaseException | None, native_before: int) -> Outcome[_T]:
-        asked = self.scope.cancel_called
+    def _classify(self, value: _T | None, raised: BaseException | None, native: int) -> Outcome[_T]:
+        asked = self._cancel_called
         expired = self._grace_scope.cancel_called
-        native = native_cancellations() - native_before
         if raised is None:
             return Outcome("returned", value=value, swallowed=asked and self.delivered, grace_expired=expired)
         cancellation, error = split_cancelled(raised, self._cancelled_class)
@@ -230,7 +318,7 @@ class Contained(Generic[_T]):
             return self._look(request) if self._thrown and not self._settled else request
         if isinstance(getattr(value, "error", None), self._cancelled_class):
             self._notice()
-        elif not self.delivered and self.scope.cancel_called:
+        elif not self.delivered and self._scope.cancel_called:
             # It is cancelled, but not at this await, which was over already or cannot be cancelled. Cancel it at its
             # next one, where it can be told from the cancellation of a scope of its own; until then it sees nothing.
             self._raise_shield()
@@ -277,7 +365,7 @@ class Contained(Generic[_T]):
         came together with that of a scope of the code's own which has been left by now. Then it is in its cleanup, and
         the shield must be up. If it does not know, the shield must be down: the event loop tells it at this very await.
         """
-        if not self.scope.cancel_called or (self.delivered and anyio.current_effective_deadline() == -math.inf):
+        if not self._scope.cancel_called or (self.delivered and anyio.current_effective_deadline() == -math.inf):
             return request
         suspension = Suspension(self._coro)
         knows = not self._redelivering and suspension.handles(self._cancelled_class)
@@ -304,7 +392,7 @@ class Contained(Generic[_T]):
         """
         shield = self._grace_scope
         shield.shield = False
-        if not self.scope.cancel_called or anyio.current_effective_deadline() != -math.inf:
+        if not self._scope.cancel_called or anyio.current_effective_deadline() != -math.inf:
             return False
         shield.shield = True
         if anyio.current_effective_deadline() == -math.inf:
@@ -318,15 +406,20 @@ class Contained(Generic[_T]):
             self._on_delivered()
 
 
-def native_cancellations() -> int:
-    """How often ``Task.cancel()`` is in force on the current task; 0 on trio."""
+def _asyncio_task() -> Any:
+    """The current task of asyncio; ``None`` on trio."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is None:
-        return 0
+        return None
     try:
-        task = asyncio.current_task()
+        return asyncio.current_task()
     except RuntimeError:
-        return 0  # trio: no running loop
+        return None  # trio: no running loop
+
+
+def native_cancellations() -> int:
+    """How often ``Task.cancel()`` is in force on the current task; 0 on trio."""
+    task = _asyncio_task()
     return 0 if task is None else task.cancelling()
 
 
@@ -362,7 +455,5 @@ async def bounded(function: Callable[[], Any], grace: float) -> Outcome[Any]:
 
     A checkpoint exactly when ``function`` is one.
     """
-    contained: Contained[Any] = Contained(grace=0.0, timeout=grace)
-    contained.scope.shield = True
-
+    contained: Contained[Any] = Contained(grace=0.0, timeout=grace, shield=True)
     return await contained.run(call(function))

@@ -47,6 +47,7 @@ async def drive(run: Run, first_input: tuple[Item, ...]) -> None:
         except BaseException as exc:  # noqa: BLE001 - as above; the ending is told whatever happens
             if not only_cancellations(exc):
                 run.fail(exc)
+        run.leave_cell()
         # Synchronous from here on, so that nothing can come between the ending and its being told.
         _tell_ending(run)
 

@@ -57,8 +57,8 @@ class GuardRace:
         for guardrail in guardrails:
             guard = _Guard(guardrail, kind, subject, anyio.current_time())
             timeout = guardrail.timeout if guardrail.timeout is not None else run.config.guardrail_timeout
-            guard.contained = Contained(run.config.cleanup_grace, timeout=timeout, on_delivered=guard.stop)
-            guard.contained.scope.shield = True  # an outside cancellation comes through the driver
+            # Shielded: an outside cancellation comes through the driver.
+            guard.contained = Contained(run.config.cleanup_grace, timeout=timeout, shield=True, on_delivered=guard.stop)
             self._guards.append(guard)
             run.task_group.start_soon(self._work, guard, name=f"agentrun guardrail {guardrail.name}")
 
@@ -76,14 +76,14 @@ class GuardRace:
         """The run stops: so do the guardrails. Synchronous."""
         for guard in self._guards:
             if guard.result is None:
-                guard.contained.scope.cancel()
+                guard.contained.cancel()
 
     def drop_output(self) -> None:
         """The answer that the output guardrails look at is no longer the last word. Synchronous."""
         for guard in self._guards:
             if guard.kind == "output" and guard.result is None:
                 guard.dropped = True
-                guard.contained.scope.cancel()
+                guard.contained.cancel()
 
     async def settle(self, *, until_stopped: bool = False) -> None:
         """Wait until all have answered. A checkpoint only if one has not.
@@ -116,7 +116,7 @@ class GuardRace:
         trip: Trip | None = None
         guard.begun = True
         try:
-            if not guard.contained.scope.cancel_called:
+            if not guard.contained.cancel_called:
                 outcome = await guard.contained.run(self._call(guard, what))
             self._run.note(outcome, what)
             if outcome.ending == "returned" and not outcome.swallowed:
@@ -150,7 +150,7 @@ class GuardRace:
         run = self._run
         for guard in self._guards:
             if guard.result is None:
-                if guard.contained.scope.cancel_called:
+                if guard.contained.cancel_called:
                     continue
                 break
             if not guard.told:
@@ -190,7 +190,7 @@ class GuardRace:
                 "guardrail",
                 guard.guardrail.name,
                 "",
-                "cancelling" if guard.contained.scope.cancel_called else "running",
+                "cancelling" if guard.contained.cancel_called else "running",
                 now - guard.started_at,
             )
             for guard in self._guards

@@ -31,7 +31,7 @@ from agentrun.core.results import (
 )
 from agentrun.core.snapshot import UndeliveredInput
 from agentrun.core.turns import Effect, TurnMachine
-from agentrun.runtime.containment import Contained, Outcome, call, native_cancellations, only_cancellations
+from agentrun.runtime.containment import Cell, Contained, Outcome, call, native_cancellations, only_cancellations
 from agentrun.runtime.hub import EventHub
 from agentrun.runtime.injection import Injection
 from agentrun.sessions.protocol import Session
@@ -113,6 +113,7 @@ class Run:
         self.teardown_started_at: float | None = None
         self.timers: list[anyio.CancelScope] = []
         self._wake = anyio.Event()
+        self._cell = Cell()
         self._step: Contained[Any] | None = None
         self._step_name = ""
         self._step_kind: Any = "run"
@@ -213,9 +214,9 @@ class Run:
         step = self._step
         if step is not None and (stop or not self._step_ignores_cut):
             if self._finishing_step:
-                step.scope.deadline = min(step.scope.deadline, anyio.current_time() + self.config.cleanup_grace)
+                step.hasten(self.config.cleanup_grace)
             else:
-                step.scope.cancel()
+                step.cancel()
         if stop:
             self.guards.cancel()
         else:
@@ -228,7 +229,7 @@ class Run:
     def cut_step(self) -> None:
         """Cut the driver's current step: a guardrail does not pass."""
         if self._step is not None and not self._finishing_step:
-            self._step.scope.cancel()
+            self._step.cancel()
 
     @property
     def stop_reason(self) -> str:
@@ -282,12 +283,12 @@ class Run:
             ignores_cut: An injection that cuts in does not concern it.
             finish: When the run stops, it may finish within its grace instead of being cut.
         """
-        contained: Contained[_T] = Contained(self.config.cleanup_grace)
+        if self.machine.ending and not finish:
+            coro.close()  # it is not started at all
+            return Outcome("cancelled")
+        contained: Contained[_T] = Contained(self.config.cleanup_grace, cell=self.take_cell())
         if self.machine.ending:
-            if not finish:
-                coro.close()  # it is not started at all
-                return Outcome("cancelled")
-            contained.scope.deadline = anyio.current_time() + self.config.cleanup_grace
+            contained.set_deadline(self.config.cleanup_grace)
         self._step, self._step_name, self._step_kind = contained, name, kind
         self._step_started = anyio.current_time()
         self._step_ignores_cut, self._finishing_step = ignores_cut, finish
@@ -301,6 +302,17 @@ class Run:
             # Somebody cancelled the driver's task natively, which is a cancellation of the run from outside.
             self.cancel()
         return outcome
+
+    def take_cell(self) -> Cell:
+        """The scopes for the next piece of user code in the driver's own task, entered there."""
+        if not self._cell.entered:
+            self._cell = Cell()
+            self._cell.enter()
+        return self._cell
+
+    def leave_cell(self) -> None:
+        """The driver is at its end."""
+        self._cell.leave()
 
     @property
     def current_step(self) -> Contained[Any]:
@@ -327,7 +339,7 @@ class Run:
         except Exception as exc:  # noqa: BLE001 - a hook never decides what happens
             self.cleanup_error(exc, what)
         except BaseException as exc:
-            asked = inside.scope.cancel_called or native_cancellations() > native_before
+            asked = inside.cancel_called or native_cancellations() > native_before
             if asked or not only_cancellations(exc):
                 raise
             self.cleanup_error(self.foreign_cancellation(what), what)
@@ -396,7 +408,7 @@ class Run:
         children: list[ScopeState] = []
         if self.result is None:
             if self._step is not None:
-                status = "cancelling" if self._step.scope.cancel_called else "running"
+                status = "cancelling" if self._step.cancel_called else "running"
                 children.append(ScopeState(self._step_kind, self._step_name, "", status, now - self._step_started))
             children.extend(self.guards.scopes(now))
             children.extend(tool.state(now) for tool in self.tools if not tool.ended)

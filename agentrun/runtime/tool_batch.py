@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from typing import Any
 
 import anyio
@@ -16,6 +17,7 @@ from anyio.abc import TaskGroup
 from agentrun.core.events import AgentChanged, ApprovalRequested, ToolEnded, ToolStarted
 from agentrun.core.items import ToolCall
 from agentrun.runtime.agent import Agent
+from agentrun.runtime.own_context import InContext
 from agentrun.runtime.run import CUT_REASON, Run
 from agentrun.runtime.tool_run import ToolRun
 
@@ -25,7 +27,7 @@ __all__ = ["ToolBatch"]
 class ToolBatch:
     """Runs the calls of a turn. ``await batch.run()`` returns when each has its output and all cleanup is done."""
 
-    task_group: TaskGroup
+    task_group: TaskGroup  # of calls that need tasks
 
     def __init__(self, run: Run, calls: Sequence[ToolCall]) -> None:
         self._run = run
@@ -49,25 +51,40 @@ class ToolBatch:
         run = self._run
         run.tools = self.calls
         run.known_calls.update(tool.call.call_id for tool in self.calls)
+        if run.machine.ending:
+            self._cancel_all(run.stop_reason)
+        elif run.machine.inbox.wants_now:
+            self._cancel_all(CUT_REASON)
         try:
-            async with anyio.create_task_group() as self.task_group:
-                if run.machine.ending:
-                    self._cancel_all(run.stop_reason)
-                elif run.machine.inbox.wants_now:
-                    self._cancel_all(CUT_REASON)
-                try:
-                    while not self._advance():
-                        await run.wait_for_news()
-                except BaseException:
-                    # The driver's task was cancelled natively. The calls have shields of their own, and must be told.
-                    self._cancel_all("the run was cancelled")
-                    raise
+            if len(self.calls) == 1 and self.calls[0].runs_alone:
+                await self._run_alone(self.calls[0])
+            else:
+                await self._run_side_by_side()
         finally:
             self._advance()
             run.tools = []
             for tool in self.calls:
                 tool.release()
             self.calls = []
+
+    async def _run_alone(self, tool: ToolRun) -> None:
+        """The only call of the turn, which needs no other task, runs in the driver's: most turns are like that.
+
+        It is cancelled, timed out and contained as in a task of its own, and has its own context variables.
+        """
+        if not self._advance():
+            await InContext(copy_context(), tool.execute())
+            self._advance()
+
+    async def _run_side_by_side(self) -> None:
+        async with anyio.create_task_group() as self.task_group:
+            try:
+                while not self._advance():
+                    await self._run.wait_for_news()
+            except BaseException:
+                # The driver's task was cancelled natively. The calls have shields of their own, and must be told.
+                self._cancel_all("the run was cancelled")
+                raise
 
     def _cancel_all(self, reason: str) -> None:
         for tool in self.calls:
@@ -131,7 +148,10 @@ class ToolBatch:
             tool.started = True
             running.append(tool)
             self._run.publish(ToolStarted(tool.call.call_id, tool.call.name, tool.call.arguments))
-            tool.begin(tool.execute)
+            if tool.runs_alone and len(self.calls) == 1:
+                tool.begin_here()
+            else:
+                tool.begin(tool.execute)
 
     def _ends_to_tell(self) -> list[ToolRun]:
         """Calls whose end is to be told, in order: an end is told when it happens, but cancelled calls end in the order

@@ -143,7 +143,7 @@ class ToolRun:
         self._stopping = True
         self.notify_interrupt()
         if self._contained is not None:
-            self._contained.scope.cancel()
+            self._contained.cancel()
             if self.phase == "running":
                 self._start_hook()
         return True
@@ -183,16 +183,32 @@ class ToolRun:
         self._contained = None
         self.batch.wake()
 
+    @property
+    def runs_alone(self) -> bool:
+        """Whether it needs no task besides the one that executes it."""
+        tool = self.tool
+        return (
+            tool is not None
+            and tool.is_async
+            and tool.needs_approval is False
+            and tool.on_cancel is None
+            and tool.stop_hook is None
+        )
+
+    def begin_here(self) -> None:
+        """Prepare for being executed in the driver's task."""
+        self._tasks += 1
+        self._contained = Contained(self.run.config.cleanup_grace, timeout=self._timeout, cell=self.run.take_cell())
+
     def begin(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start ``task`` (`execute` or `check_approval`) in the batch."""
         self._tasks += 1
         self._contained = Contained(
             self.run.config.cleanup_grace,
             timeout=self._timeout,
+            shield=True,  # an outside cancellation reaches the call in order, through the driver; never directly
             on_delivered=self._start_hook if self.started else None,
         )
-        # An outside cancellation reaches the call in order, through the driver; never directly.
-        self._contained.scope.shield = True
         self.batch.task_group.start_soon(task, name=f"agentrun {self.what}")
 
     async def execute(self) -> None:
@@ -220,7 +236,7 @@ class ToolRun:
             outcome.swallowed = False  # a thread that was done before its grace was over has kept to the rules
         if isinstance(outcome.error, CallCancelled):
             outcome.error = None
-            outcome.ending = "cancelled" if contained.scope.cancel_called else "foreign_cancellation"
+            outcome.ending = "cancelled" if contained.cancel_called else "foreign_cancellation"
         self.run.note(outcome, self.what)
         return outcome
 
@@ -234,7 +250,7 @@ class ToolRun:
         attempts = tool.retries + 1
         while True:
             if self._timeout is not None:
-                contained.scope.deadline = anyio.current_time() + self._timeout
+                contained.set_deadline(self._timeout)
             attempts -= 1
             try:
                 return await self._invoke(tool)
@@ -242,7 +258,7 @@ class ToolRun:
                 raise  # meant to end the run
             except Exception:
                 # What a cancelled attempt raised came from its cleanup: it must not begin anew.
-                if not attempts or contained.scope.cancel_called:
+                if not attempts or contained.cancel_called:
                     raise
 
     async def _invoke(self, tool: FunctionTool) -> Any:

@@ -203,6 +203,7 @@ async def test_a_cancellation_during_the_teardown_of_an_interrupt_still_goes_on(
         finally:
             tearing_down.set()
             await go_on.wait()
+            await checkpoints(3)  # the block hears of the cancellation before the teardown is over
 
     model = ScriptedModel([Call("slow")])
     with anyio.CancelScope() as scope:
