@@ -161,7 +161,8 @@ async def test_grandchildren_are_ended_too_when_the_call_is_cancelled(tmp_path: 
 
         async def call() -> None:
             kwargs = {"stubborn": stubborn, "stay": True}
-            await run_in_process(f.has_a_grandchild, (str(tmp_path),), kwargs, on_killed=killed.append, grace=0.3)
+            grace = 0.3 if stubborn else 30.0  # those that obey need no hurry
+            await run_in_process(f.has_a_grandchild, (str(tmp_path),), kwargs, on_killed=killed.append, grace=grace)
 
         group.start_soon(call)
         await until_exists(tmp_path / "started")
