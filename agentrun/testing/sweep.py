@@ -208,7 +208,7 @@ class _Backend:
     def sweep(self, modes: Sequence[Mode], second: int, limit: int | None, only: _Only | None) -> None:
         self._baseline = baseline = self._engine.baseline(self._name)
         self._report.points += len(baseline.points)
-        if baseline.violations and only is None:
+        if baseline.violations and (only is None or only.mode == "baseline"):
             self._fail(Mode("baseline", "after", ""), 0, None, "", None, (), baseline.violations)
         if any(violation.check in ("deadlock", "grace") for violation in baseline.violations):
             return  # it has no end of its own
