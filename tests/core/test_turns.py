@@ -461,7 +461,14 @@ _illegal: list[tuple[str, Callable[[TurnMachine], Any], Callable[[TurnMachine], 
     ("output without calls", _done, lambda m: tool(m, "a"), "no open tool call has the id 'a'"),
     ("accept too early", _running, lambda m: m.accept_output(), "there is no final answer to accept"),
     ("finish too early", _running, lambda m: m.finish(), "the run is not over: the next action is RunTools"),
-    ("reopen in mid-run", _running, lambda m: m.reopen([CALL_A], []), "opened again only before the first turn"),
+    ("reopen in mid-run", _running, lambda m: m.reopen([CALL_A], []), "a response can be opened again only before"),
+    ("reopen when done", _done, lambda m: m.reopen([CALL_A], []), "a response can be opened again only before"),
+    (
+        "reopen twice",
+        lambda m: m.reopen([CALL_A], []),
+        lambda m: m.reopen([CALL_B], []),
+        "a response can be opened again only before the first turn",
+    ),
 ]
 
 
@@ -476,7 +483,7 @@ def test_a_report_that_was_not_asked_for_is_refused_and_changes_nothing(
     before = (machine.turn, machine.usage.copy(), machine.open_calls, machine.transcript.since(0), machine.final)
     with pytest.raises(AssertionError) as caught:
         report(machine)
-    assert message in str(caught.value)
+    assert str(caught.value).startswith(message)
     assert before == (machine.turn, machine.usage, machine.open_calls, machine.transcript.since(0), machine.final)
     assert (machine.failure, machine.cancelled, machine.status) == (None, False, None)
 
