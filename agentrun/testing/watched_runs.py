@@ -7,6 +7,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
@@ -14,7 +15,7 @@ import anyio
 
 from agentrun.core.config import RunConfig
 from agentrun.core.events import ApprovalRequested, Event, RunStarted
-from agentrun.core.items import RunInput, UserMessage
+from agentrun.core.items import RunInput, ToolOutput, UserMessage
 from agentrun.core.results import RunResult
 from agentrun.core.snapshot import RunSnapshot
 from agentrun.runtime.agent import Agent
@@ -73,6 +74,10 @@ class WatchedRuns:
         agent = plan.make()
         self._record = record = RunRecord(model=agent.model, tidy=plan.tidy)
         record.session = plan.session() if plan.session is not None else None
+        if plan.resume_from is not None:
+            waiting = {call.call_id for call in plan.resume_from.pending_approvals}
+            answered = {item.call_id for item in plan.resume_from.history if isinstance(item, ToolOutput)}
+            record.settled = frozenset(answered - waiting)
         opening = open_run(
             agent,
             plan.input,
@@ -139,6 +144,8 @@ class WatchedRuns:
         told = [
             replace(event, run_id="") if isinstance(event, RunStarted) else event for event in structure(record.events)
         ]
+        # Runs in tools that work side by side are runs of their own: how their events interleave is nobody's promise.
+        told.sort(key=attrgetter("path"))
         clean = (record.live.result.history, [repr(event) for event in told])
         backend = anyio.get_cancelled_exc_class().__module__.partition(".")[0]
         if self._clean is None:

@@ -27,6 +27,7 @@ class RunRecord:
         cancelled: The block was cancelled from outside while the run was alive.
         returned: ``wait()`` has returned a result.
         tidy: Whether the teardown must have had nothing to report but cancelled tools.
+        settled: Ids of the calls that had ended before it began, in the run that it resumes.
     """
 
     live: ActiveRun[Any] | None = None
@@ -38,3 +39,4 @@ class RunRecord:
     cancelled: bool = False
     returned: bool = False
     tidy: bool = True
+    settled: frozenset[str] = frozenset()
