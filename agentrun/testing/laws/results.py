@@ -29,7 +29,7 @@ __all__ = ["CHECKS_OF_RESULTS"]
 
 
 def _nothing_is_left(record: RunRecord, live: ActiveRun[Any], result: RunResult[Any]) -> Iterator[BrokenLaw]:
-    state = live.state()
+    state = record.state or live.state()
     if state.scope.children:
         yield BrokenLaw(1, f"something is still alive:\n{state.tree()}")
     if open_streams := getattr(record.model, "open_streams", 0):
@@ -95,8 +95,9 @@ def _valid_history(record: RunRecord, live: ActiveRun[Any], result: RunResult[An
 
 
 def _no_input_lost(record: RunRecord, live: ActiveRun[Any], result: RunResult[Any]) -> Iterator[BrokenLaw]:
-    if live.state().inbox:
-        yield BrokenLaw(5, f"input is left in the inbox: {live.state().inbox}")
+    state = record.state or live.state()
+    if state.inbox:
+        yield BrokenLaw(5, f"input is left in the inbox: {state.inbox}")
     requests = [list(request.items) for request in getattr(record.model, "requests", ())]
     delivered = Counter(event.injection_id for event in record.events if isinstance(event, InputDelivered))
     announced = Counter(event.injection_id for event in record.events if isinstance(event, InputInjected))
@@ -106,6 +107,12 @@ def _no_input_lost(record: RunRecord, live: ActiveRun[Any], result: RunResult[An
         undelivered = sum(entry.injection_id == injection.id for entry in result.undelivered)
         if injection.status == "pending":
             yield BrokenLaw(5, f"{name} is still pending after the end")
+        if injection.id in record.withdrawn:
+            if in_history or undelivered or injection.status != "undelivered":
+                yield BrokenLaw(
+                    5, f"{name} was withdrawn, and is {injection.status!r}, {in_history} times in the history"
+                )
+            continue
         if in_history + undelivered != 1:
             yield BrokenLaw(5, f"{name} is {in_history} times in the history and {undelivered} times undelivered")
         if (injection.status == "delivered") != (in_history == 1):

@@ -112,8 +112,17 @@ class Engine:
         expected: list[int] | None = None,
         *,
         keep_trace: bool = False,
+        seed: int | None = None,
     ) -> Trial:
         """Run the scenario once, in an event loop of its own.
+
+        Args:
+            backend: Which event loop.
+            shots: What is done to it, in order.
+            expected: The tasks of the points, as in the clean run: if they are not the same, the trial has diverged.
+                ``None``: any will do.
+            keep_trace: Whether to keep the places of the points.
+            seed: Chooses trio's schedule, instead of that of the conditions.
 
         Raises:
             SweepRefused: The scenario does what a sweep cannot deal with.
@@ -122,7 +131,7 @@ class Engine:
         trial = Trial(
             given.scenario,
             shots=shots,
-            expected=expected or [],
+            expected=expected,
             keep_trace=keep_trace,
             grace=given.grace,
             max_points=given.max_points,
@@ -140,7 +149,7 @@ class Engine:
                 finally:
                     _current_asyncio.pop()
             else:
-                trio_points.run_trial(trial, given.seed)
+                trio_points.run_trial(trial, given.seed if seed is None else seed)
         if trial.refusals:
             raise SweepRefused(
                 f"the scenario uses {', and '.join(trial.refusals)}: what happens there is not in the hands of the "

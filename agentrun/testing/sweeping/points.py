@@ -114,6 +114,8 @@ class Trial:
         diverged: The first point that was not as in the baseline.
         missed: Shots whose action was not there at their point.
         actions: What the scenario offers to do to itself, by name.
+        on_fire: Called with the name of each action before it is taken.
+        why_stuck: Asked for the law that is broken when the scenario does not end; ``None`` for the usual one.
         fired: How many shots were fired.
         error: The type names of what the scenario raised; empty if it returned or was cancelled.
         returned: Whether the scenario returned.
@@ -124,7 +126,7 @@ class Trial:
         scenario: Callable[[Trial], Awaitable[Any]],
         *,
         shots: Sequence[Shot] = (),
-        expected: Sequence[int] = (),
+        expected: Sequence[int] | None = (),
         keep_trace: bool = False,
         grace: float = 30.0,
         max_points: int = 20_000,
@@ -156,6 +158,8 @@ class Trial:
         self.error: tuple[str, ...] = ()
         self.active: bool = False
         self.actions: dict[str, Callable[[], object]] = {}
+        self.on_fire: Callable[[str], object] | None = None
+        self.why_stuck: Callable[[], int | None] | None = None
         self.seconds: float = 0.0  # virtual, from the first shot to the end
         self._expected = expected
         self._shots = list(shots)
@@ -212,7 +216,7 @@ class Trial:
                 self.violate(
                     "swallowed", f"{record.label} returned, although it was cancelled at", record.deliveries[0]
                 )
-        if self._shots and self.diverged is None and not self._stuck:
+        if self._shots and self._expected is not None and self.diverged is None and not self._stuck:
             self.diverged = min(self.steps + 1, self._shots[0].point)
 
     async def _consult(self, oracle: Callable[[], Any]) -> None:
@@ -277,7 +281,7 @@ class Trial:
             self._stuck.add(check)
             waiting = [record for record in self.records if record.ending == "running" and record.coro is not None]
             standing = "".join(f"\n    {record.label} waits at {where(record.coro)}" for record in waiting)
-            self.violate(check, message + standing)
+            self.violate(check, message + standing, law=self.why_stuck() if self.why_stuck is not None else None)
         self._stage += 1
         self._max_steps = self.steps + 1000
         self._real_end = time.perf_counter() + 1.0
@@ -315,7 +319,7 @@ class Trial:
         shot = self._shots.pop(0)
         self._aim()
         number = shot.point
-        expected = self._expected[:number]
+        expected = self._expected[:number] if self._expected is not None else self.sequence
         here = where(record.coro) if record.coro is not None else None
         if self.sequence != expected or (shot.place is not None and here != shot.place):
             self.diverged = _first_difference(self.sequence, expected)
@@ -324,7 +328,7 @@ class Trial:
             return
         if self._shot_at is None:
             self._shot_at = self.backend.now()
-            self._max_steps = self.steps + _MARGIN_STEPS + 20 * len(self._expected)
+            self._max_steps = self.steps + _MARGIN_STEPS + 20 * len(self._expected or self.sequence)
         if self.fired == 0:
             for each in self.records:
                 each.cuts.clear()  # by timeouts and task groups of its own, which are no news
@@ -333,7 +337,13 @@ class Trial:
         if shot.times > 1:
             self._again, self._again_left = shot, shot.times - 1
 
+    def act(self, action: str) -> None:
+        """Take an action now, without a shot."""
+        self._act(Shot(self.steps, "after", action))
+
     def _act(self, shot: Shot) -> None:
+        if self.on_fire is not None:
+            self.on_fire(shot.action)
         if shot.action == "native":
             self.backend.cancel_root(self.token)
         elif shot.action in ("cancel", "cancel_outer"):

@@ -1,0 +1,249 @@
+"""What the tools of a program do: their steps, played."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import anyio
+import sniffio
+
+from agentrun.core.errors import RunEnded, ToolError, UserError
+from agentrun.runtime.containment import native_cancellations
+from agentrun.testing.programs.ledger import Code
+from agentrun.testing.programs.plans import ToolPlan
+from agentrun.testing.programs.steps import (
+    Critical,
+    Enter,
+    Group,
+    Native,
+    OnCleanup,
+    Progress,
+    Raise,
+    Request,
+    Shielded,
+    Sleep,
+    Step,
+    Swallow,
+    Timeout,
+    UntilInterrupted,
+)
+from agentrun.tools.context import RunContext
+
+__all__ = ["play_body"]
+
+_FOR_EVER: Final = float("inf")
+
+
+async def play_body(
+    plan: ToolPlan, code: Code, ctx: RunContext[Any], attempt: int, act: Callable[[str], object]
+) -> str:
+    """One attempt of a tool.
+
+    Args:
+        plan: The tool.
+        code: This call.
+        ctx: Its context.
+        attempt: From 1.
+        act: Does something to the run.
+    """
+    raised: BaseException | None = None
+    with code.piece("body"):
+        try:
+            for step in plan.body:
+                await _PLAYERS[type(step)](step, code, ctx, attempt, act)
+        except BaseException as exc:
+            raised = exc
+            code.note(exc)
+            raise
+        finally:
+            try:
+                await code.clean_up(plan.cleanup, raised)
+            finally:
+                del raised  # its traceback holds this frame
+    return f"{plan.name} is done"
+
+
+async def _sleep(step: Sleep, code: Code, *_: Any) -> None:
+    await code.pause(step.seconds)
+
+
+async def _shielded(step: Shielded, code: Code, *_: Any) -> None:
+    with code.piece("shielded", planned=step.seconds), anyio.CancelScope(shield=True):
+        await anyio.sleep(step.seconds / 2)
+        await anyio.sleep(step.seconds / 2)
+
+
+async def _critical(step: Critical, code: Code, ctx: RunContext[Any], *_: Any) -> None:
+    async with ctx.critical(step.most):
+        with code.piece("critical", planned=min(step.seconds, step.most), may_be_cut=step.seconds >= step.most):
+            await anyio.sleep(step.seconds)
+
+
+async def _swallow(step: Swallow, code: Code, *_: Any) -> None:
+    try:
+        await code.pause(step.seconds)
+    except anyio.get_cancelled_exc_class():
+        pass
+
+
+async def _raise(step: Raise, code: Code, ctx: RunContext[Any], attempt: int, act: Any) -> None:
+    if step.times and attempt > step.times:
+        return
+    if step.what == "fatal":
+        error = ToolError(f"fatal error of {code.name} {code.call_id}")
+        code.raising(error, "body")
+        raise error
+    if step.what == "cancellation":
+        if sniffio.current_async_library() == "asyncio":
+            raise asyncio.CancelledError("a foreign one")
+        return
+    raise code.broken("body")
+
+
+async def _group(step: Group, code: Code, *_: Any) -> None:
+    async def task(last: bool) -> None:
+        raised: BaseException | None = None
+        try:
+            await code.pause(step.seconds)
+            if last and step.fails:
+                raise code.broken("task", handled=True)
+        except BaseException as exc:
+            raised = exc
+            raise
+        finally:
+            try:
+                await code.clean_up(step.cleanup, raised, may_be_cut=True)
+            finally:
+                del raised
+
+    async with anyio.create_task_group() as group:
+        for index in range(step.tasks):
+            group.start_soon(task, index == step.tasks - 1)
+
+
+async def _native(step: Native, code: Code, *_: Any) -> None:
+    if sniffio.current_async_library() != "asyncio":
+        await code.pause(step.seconds)
+        return
+    try:
+        await _NATIVE[step.how](step.seconds)
+    except asyncio.CancelledError:
+        code.cut()
+        raise
+
+
+async def _gather(seconds: float) -> None:
+    await asyncio.gather(asyncio.sleep(seconds), asyncio.sleep(seconds / 2))
+
+
+async def _wait_for(seconds: float) -> None:
+    await asyncio.wait_for(asyncio.sleep(seconds), seconds + 1)
+
+
+async def _timeout(seconds: float) -> None:
+    async with asyncio.timeout(seconds + 1):
+        await asyncio.sleep(seconds)
+
+
+async def _task_group(seconds: float) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.sleep(seconds))
+        group.create_task(asyncio.sleep(seconds / 2))
+
+
+async def _shield(seconds: float) -> None:
+    inner = asyncio.ensure_future(asyncio.sleep(seconds))
+    try:
+        await asyncio.shield(inner)
+    finally:
+        inner.cancel()
+        await asyncio.wait([inner])
+
+
+_NATIVE: Final[dict[str, Callable[[float], Awaitable[None]]]] = {
+    "gather": _gather,
+    "wait_for": _wait_for,
+    "timeout": _timeout,
+    "TaskGroup": _task_group,
+    "shield": _shield,
+}
+
+
+async def _own_timeout(step: Timeout, code: Code, *_: Any) -> None:
+    with anyio.move_on_after(step.seconds) as scope:
+        await code.pause(step.longer)
+    if scope.cancelled_caught:
+        code.uncut()
+
+
+async def _on_cleanup(step: OnCleanup, code: Code, ctx: RunContext[Any], *_: Any) -> None:
+    async def callback() -> None:
+        with code.piece("registered", planned=step.seconds):
+            await anyio.sleep(step.seconds / 2)
+            await anyio.sleep(step.seconds / 2)
+            if step.raises:
+                raise code.broken("registered cleanup")
+
+    ctx.on_cleanup(callback)
+
+
+async def _enter(step: Enter, code: Code, ctx: RunContext[Any], *_: Any) -> None:
+    await ctx.enter_async_context(_resource(step, code))
+
+
+@asynccontextmanager
+async def _resource(step: Enter, code: Code) -> AsyncGenerator[None]:
+    with code.piece("entering", planned=step.entering):
+        await code.pause(step.entering)
+    try:
+        yield
+    finally:
+        with code.piece("leaving", planned=step.leaving):
+            await anyio.sleep(step.leaving / 2)
+            await anyio.sleep(step.leaving / 2)
+            if step.raises:
+                raise code.broken("leaving")
+
+
+async def _progress(step: Progress, code: Code, ctx: RunContext[Any], *_: Any) -> None:
+    for number in range(step.count):
+        ctx.progress(number)
+
+
+async def _until_interrupted(step: UntilInterrupted, code: Code, ctx: RunContext[Any], *_: Any) -> None:
+    before = native_cancellations()
+    with anyio.move_on_after(step.most) as scope:
+        try:
+            await ctx.wait_interrupted()
+        except anyio.get_cancelled_exc_class():
+            code.cut()
+            raise
+    if scope.cancelled_caught and native_cancellations() == before:
+        code.uncut()
+
+
+async def _request(step: Request, code: Code, ctx: RunContext[Any], attempt: int, act: Callable[[str], object]) -> None:
+    try:
+        act(step.action)
+    except (RunEnded, UserError):
+        pass
+
+
+_PLAYERS: Final[dict[type[Step], Callable[..., Awaitable[None]]]] = {
+    Sleep: _sleep,
+    Shielded: _shielded,
+    Critical: _critical,
+    Swallow: _swallow,
+    Raise: _raise,
+    Group: _group,
+    Native: _native,
+    Timeout: _own_timeout,
+    OnCleanup: _on_cleanup,
+    Enter: _enter,
+    Progress: _progress,
+    UntilInterrupted: _until_interrupted,
+    Request: _request,
+}

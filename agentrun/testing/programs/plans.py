@@ -1,0 +1,339 @@
+"""What a program is: plain data that says what the model, the tools and everybody else of a run do, and what is done to it.
+
+All times are seconds of virtual time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Literal, TypeAlias, cast
+
+from agentrun.core.config import RunConfig
+from agentrun.core.errors import UserError
+from agentrun.testing.programs.rendering import Plan
+from agentrun.testing.programs.steps import Cleanup, Raise, Sleep, Step, check_seconds
+from agentrun.testing.scripted import Call, Hang, Say, Wait
+
+__all__ = [
+    "ACTIONS",
+    "Action",
+    "AgentPlan",
+    "Garbage",
+    "GuardPlan",
+    "HooksPlan",
+    "ModelFails",
+    "Program",
+    "SessionPlan",
+    "Steer",
+    "StreamPart",
+    "ToolPlan",
+    "WatcherPlan",
+]
+
+Action: TypeAlias = Literal[
+    "interrupt",
+    "after_turn",
+    "escalate",
+    "interrupt_tool",
+    "inject_next",
+    "inject_now",
+    "inject_idle",
+    "withdraw",
+    "approve",
+    "reject",
+    "leave",
+    "raise",
+    "cancel",
+    "cancel_outer",
+    "native",
+]
+"""What may be done to a run. ``"escalate"`` is an ``"after_turn"`` interrupt that becomes immediate half a second later;
+``"interrupt_tool"`` is for the first tool at work, ``"withdraw"`` for the latest injection, ``"approve"`` and ``"reject"``
+for the first call that waits; ``"leave"`` leaves the run's block, ``"raise"`` raises in it; ``"cancel"`` and
+``"cancel_outer"`` cancel scopes around the run; ``"native"`` is ``Task.cancel()`` on the task that holds the run (asyncio;
+nothing on trio)."""
+
+ACTIONS: Final[tuple[Action, ...]] = Action.__args__  # type: ignore[attr-defined]
+"""All of them."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ModelFails(Plan):
+    """A part of a turn: the stream raises a `ModelError`, or a ``RuntimeError`` if ``expected`` is false."""
+
+    expected: bool = True
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Garbage(Plan):
+    """A part of a turn: the stream yields an object that is no model event."""
+
+
+StreamPart: TypeAlias = Say | Call | Wait | Hang | ModelFails | Garbage
+
+
+def _freeze(plan: Any, *names: str) -> None:
+    """Lists that were passed become tuples, so that programs can be compared and hashed."""
+    for name in names:
+        value = getattr(plan, name)
+        if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+            raise UserError(f"{type(plan).__name__}.{name} must be a list, not {type(value).__name__}")
+        object.__setattr__(plan, name, tuple(cast("Sequence[Any]", value)))
+
+
+def _choose(plan: Any, name: str, *known: object) -> None:
+    value = getattr(plan, name)
+    if value not in known:
+        raise UserError(f"{type(plan).__name__}.{name} must be one of {', '.join(map(repr, known))}, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ToolPlan(Plan):
+    """A tool.
+
+    Attributes:
+        name: Its name.
+        body: What it does, in order.
+        cleanup: What its ``finally`` does; ``None`` if it has none.
+        timeout: As in ``@tool``, and so are the next ones.
+        retries: See there.
+        parallel: See there.
+        approval: Whether it needs approval: ``"no"``, ``"yes"``, or an async function that says so (``"asks"``) or
+            raises (``"fails"``).
+        on_error: ``"model"``, ``"raise"``, or a function that answers (``"answers"``) or raises (``"fails"``).
+        on_cancel: What its cancellation hook does: ``None``, ``"quick"``, ``"slow"`` (0.3 s), ``"raises"``.
+    """
+
+    name: str
+    body: Sequence[Step] = (Sleep(),)
+    cleanup: Cleanup | None = None
+    timeout: float | None = None
+    retries: int = 0
+    parallel: bool = True
+    approval: Literal["no", "yes", "asks", "fails"] = "no"
+    on_error: Literal["model", "raise", "answers", "fails"] = "model"
+    on_cancel: Literal["quick", "slow", "raises"] | None = None
+
+    def __post_init__(self) -> None:
+        _freeze(self, "body")
+        _choose(self, "approval", "no", "yes", "asks", "fails")
+        _choose(self, "on_error", "model", "raise", "answers", "fails")
+        _choose(self, "on_cancel", None, "quick", "slow", "raises")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class GuardPlan(Plan):
+    """A guardrail.
+
+    Attributes:
+        kind: What it looks at.
+        seconds: How long it takes.
+        verdict: ``"pass"``, ``"trip"``, ``"raise"``, or ``"nonsense"`` (an answer that is none).
+        blocking: For input: it runs before the model call instead of racing it.
+        cleanup: What its ``finally`` does.
+    """
+
+    kind: Literal["input", "output"] = "input"
+    seconds: float = 0.0
+    verdict: Literal["pass", "trip", "raise", "nonsense"] = "pass"
+    blocking: bool = False
+    cleanup: Cleanup | None = None
+
+    def __post_init__(self) -> None:
+        check_seconds(self, "seconds")
+        _choose(self, "kind", "input", "output")
+        _choose(self, "verdict", "pass", "trip", "raise", "nonsense")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class HooksPlan(Plan):
+    """A `RunHooks` whose hooks each take ``seconds``; the one named in ``raises`` raises then.
+
+    Attributes:
+        seconds: How long each hook takes.
+        raises: Such as ``"on_tool_start"``.
+        cleanup: What the ``finally`` of each hook of a start does.
+    """
+
+    seconds: float = 0.0
+    raises: str | None = None
+    cleanup: Cleanup | None = None
+
+    def __post_init__(self) -> None:
+        check_seconds(self, "seconds")
+        names = [f"on_{what}_{when}" for what in ("run", "model", "tool") for when in ("start", "end")]
+        _choose(self, "raises", None, *names)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SessionPlan(Plan):
+    """A session whose ``load`` and ``append`` each take ``seconds``; the one named in ``fails`` raises then."""
+
+    seconds: float = 0.0
+    fails: Literal["load", "append"] | None = None
+
+    def __post_init__(self) -> None:
+        check_seconds(self, "seconds")
+        _choose(self, "fails", None, "load", "append")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class WatcherPlan(Plan):
+    """A watcher of the run's events.
+
+    Attributes:
+        kind: ``"quick"``, ``"slow"`` (0.2 s an event), ``"dead"`` (never reads), or ``"drop"`` (slow, and the run does
+            not wait for it).
+        buffer: As in ``live.events``.
+    """
+
+    kind: Literal["quick", "slow", "dead", "drop"] = "quick"
+    buffer: int = 1024
+
+    def __post_init__(self) -> None:
+        _choose(self, "kind", "quick", "slow", "dead", "drop")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AgentPlan(Plan):
+    """An agent.
+
+    Attributes:
+        name: Its name, which no other agent of the program has.
+        turns: What its model says at each call, as in `ScriptedModel`. Beyond the last one it says "Very well.".
+        tools: Its tools.
+        guards: Its guardrails.
+        handoffs: Agents it may hand over to, by calling ``transfer_to_NAME``.
+        experts: Agents it may ask, by calling the tool ``NAME``: nested runs.
+        closing: What the model's stream does when it is closed.
+        opening: How long it takes to open the stream.
+    """
+
+    name: str = "a"
+    turns: Sequence[Sequence[StreamPart]] = ()
+    tools: Sequence[ToolPlan] = ()
+    guards: Sequence[GuardPlan] = ()
+    handoffs: Sequence[AgentPlan] = ()
+    experts: Sequence[AgentPlan] = ()
+    closing: Cleanup | None = None
+    opening: float = 0.0
+
+    def __post_init__(self) -> None:
+        _freeze(self, "turns", "tools", "guards", "handoffs", "experts")
+        check_seconds(self, "opening")
+        parts = (Say, Call, Wait, Hang, ModelFails, Garbage)
+        turns: list[tuple[StreamPart, ...]] = []
+        for index, turn in enumerate(self.turns):
+            turn_parts = (turn,) if isinstance(turn, parts) else tuple(turn)
+            for part in turn_parts:
+                if not isinstance(part, parts):
+                    raise UserError(f"AgentPlan.turns[{index}] contains {part!r}; expected a part of a turn")
+            turns.append(turn_parts)
+        object.__setattr__(self, "turns", tuple(turns))
+
+    def everybody(self) -> list[AgentPlan]:
+        """This agent and all below it."""
+        return [self, *(found for other in (*self.handoffs, *self.experts) for found in other.everybody())]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Steer(Plan):
+    """Something that is done to the run while it lasts.
+
+    Attributes:
+        action: What; see `Action`.
+        at: When: a fraction (0.0 to 1.0) of the scheduling points of the same program without its steers, or the number
+            of a point, from 1.
+        after: Instead of ``at``: seconds after the run was opened.
+        resuming: At the point: as its task is about to be resumed, instead of when it awaits again.
+        times: How often in a row (``"native"`` only).
+    """
+
+    action: Action
+    at: float | None = None
+    after: float | None = None
+    resuming: bool = False
+    times: int = 1
+
+    def __post_init__(self) -> None:
+        _choose(self, "action", *ACTIONS)
+        if (self.at is None) == (self.after is None):
+            raise UserError("Steer needs at=..., a fraction of the run's points or the number of one, or after=seconds")
+        check_seconds(self, "after")
+        if isinstance(self.at, float) and not 0.0 <= self.at <= 1.0:
+            raise UserError(f"Steer.at must be a fraction from 0.0 to 1.0, or a whole number, not {self.at!r}")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Program(Plan):
+    """One run, and all that goes on around it.
+
+    Attributes:
+        agent: Who runs.
+        steers: What is done to the run.
+        config: Its settings.
+        hooks: Who is told.
+        session: Where the history lives.
+        watchers: Who watches.
+        approvals: What becomes of a call that asks for approval, at once: ``"approve"``, ``"reject"``, or ``None``.
+        patience: The block is left after so many seconds, so that every program ends.
+    """
+
+    agent: AgentPlan = AgentPlan()
+    steers: Sequence[Steer] = ()
+    config: RunConfig = RunConfig()
+    hooks: HooksPlan | None = None
+    session: SessionPlan | None = None
+    watchers: Sequence[WatcherPlan] = ()
+    approvals: Literal["approve", "reject"] | None = "approve"
+    patience: float = 50.0
+
+    def __post_init__(self) -> None:
+        _freeze(self, "steers", "watchers")
+        check_seconds(self, "patience")
+        _choose(self, "approvals", None, "approve", "reject")
+        names = [agent.name for agent in self.agent.everybody()]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"two agents of the program are named {name!r}; give each a name of its own")
+
+    def unsteered(self) -> Program:
+        """The same program, with nothing done to it."""
+        return replace(self, steers=())
+
+    @property
+    def same_on_both(self) -> bool:
+        """Whether both backends can do all of it, so that they must agree on it."""
+        return not any(step.what == "cancellation" for step in parts_of(self, Raise)) and not any(
+            steer.at is not None or steer.action == "native" for steer in self.steers
+        )
+
+    @property
+    def is_tidy(self) -> bool:
+        """Whether nothing in it misbehaves, so that its teardown must be clean."""
+        cleanups = parts_of(self, Cleanup)
+        grace = self.config.cleanup_grace
+        return (
+            not any(part.misbehaves(grace) for step in _STEPS for part in parts_of(self, step))
+            and not any(cleanup.raises or cleanup.seconds >= grace for cleanup in cleanups)
+            and not any(tool.on_cancel == "raises" for tool in parts_of(self, ToolPlan))
+            and not (self.hooks is not None and (self.hooks.raises or self.hooks.seconds >= grace))
+            and not (self.session is not None and (self.session.fails or self.session.seconds >= grace))
+            and grace > 0.3
+        )
+
+
+_STEPS: Final[tuple[Any, ...]] = Step.__args__  # type: ignore[attr-defined]
+
+
+def parts_of(value: Any, kind: type[Any]) -> list[Any]:
+    """All parts of this kind in a program, or in a part of one."""
+    found: list[Any] = [value] if isinstance(value, kind) else []
+    if isinstance(value, tuple):
+        for item in cast("tuple[Any, ...]", value):
+            found += parts_of(item, kind)
+    elif isinstance(value, Plan):
+        for field in fields(cast("Any", value)):
+            found += parts_of(getattr(value, field.name), kind)
+    return found

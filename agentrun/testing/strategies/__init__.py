@@ -1,0 +1,42 @@
+"""Hypothesis strategies for whole programs: what a model says, what tools do, and what is done to the run.
+
+    from hypothesis import given
+    from agentrun.testing.laws import broken_laws
+    from agentrun.testing.programs import run_program
+    from agentrun.testing.strategies import programs
+
+    @given(programs())
+    def test_all_laws_hold(program):
+        assert not broken_laws(run_program(program, "asyncio"))
+
+All of them shrink towards what does least: a failing program comes down to a few lines, and prints as code.
+"""
+
+from __future__ import annotations
+
+from agentrun.core.errors import UserError
+
+try:
+    import hypothesis  # noqa: F401 - asked for here, so that the message says what to do
+except ModuleNotFoundError as exc:
+    raise UserError("agentrun.testing.strategies needs hypothesis: pip install hypothesis") from exc
+
+from agentrun.testing.strategies.agents import agents, guards, programs, turns
+from agentrun.testing.strategies.around import configs, hooks, sessions, steers, watchers
+from agentrun.testing.strategies.tools import cleanups, seconds, steps, tools
+
+__all__ = [
+    "agents",
+    "cleanups",
+    "configs",
+    "guards",
+    "hooks",
+    "programs",
+    "seconds",
+    "sessions",
+    "steers",
+    "steps",
+    "tools",
+    "turns",
+    "watchers",
+]

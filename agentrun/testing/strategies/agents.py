@@ -1,0 +1,155 @@
+"""Strategies for agents and whole programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from agentrun.core.config import RunConfig
+from agentrun.testing.programs.plans import (
+    AgentPlan,
+    Garbage,
+    GuardPlan,
+    ModelFails,
+    Program,
+    Steer,
+    StreamPart,
+    ToolPlan,
+)
+from agentrun.testing.scripted import Call, Hang, Say, Wait
+from agentrun.testing.strategies.around import configs, hooks, sessions, steers, watchers
+from agentrun.testing.strategies.tools import cleanups, seconds, tools
+
+__all__ = ["agents", "guards", "programs", "turns"]
+
+
+def guards(*, tidy: bool = False) -> SearchStrategy[GuardPlan]:
+    """A guardrail.
+
+    Args:
+        tidy: Only such that answer.
+    """
+    verdicts = ["pass", "pass", "pass", "trip"] if tidy else ["pass", "pass", "pass", "trip", "raise", "nonsense"]
+    return st.builds(
+        GuardPlan,
+        st.sampled_from(["input", "output"]),
+        seconds(),
+        st.sampled_from(verdicts),
+        st.sampled_from([False, False, True]),
+        cleanups(tidy=tidy),
+    )
+
+
+@st.composite
+def turns(draw: st.DrawFn, calls: Sequence[str] = (), *, tidy: bool = False) -> list[StreamPart]:
+    """What a model says in one call.
+
+    Args:
+        draw: Given by Hypothesis.
+        calls: Names of the tools that it may call.
+        tidy: Only what a model should say: it does not fail, hang, or call tools that are not there.
+    """
+    speech: SearchStrategy[StreamPart] = st.builds(
+        Say, st.just("words"), st.sampled_from([1, 2, 4]), st.sampled_from([0.0, 0.1])
+    ) | st.builds(Wait, seconds())
+    parts: list[SearchStrategy[StreamPart]] = [speech]
+    if calls:
+        usual: SearchStrategy[StreamPart] = st.builds(Call, st.sampled_from(list(calls)), st.just({"input": "x"}))
+        parts = [usual, usual, usual, speech]
+    if not tidy:
+        odd: list[StreamPart] = [
+            Call("nobody"), ModelFails(), ModelFails(expected=False), Garbage(), Hang(),
+        ]  # fmt: skip
+        for name in calls:
+            odd += [Call(name, "{no json"), Call(name, {"n": "no number"}), Call(name, call_id="same")]
+        parts.append(st.sampled_from(odd))
+    return draw(st.lists(st.one_of(parts), min_size=1, max_size=4))
+
+
+@st.composite
+def agents(
+    draw: st.DrawFn,
+    name: str = "a",
+    *,
+    depth: int = 1,
+    native: bool = True,
+    tidy: bool = False,
+    requests: bool = True,
+    max_tools: int = 3,
+    max_turns: int = 2,
+) -> AgentPlan:
+    """An agent.
+
+    Args:
+        draw: Given by Hypothesis.
+        name: Its name.
+        depth: How deep agents may be nested in it, by handoffs or as tools.
+        native: See `steps`.
+        tidy: Nothing in it misbehaves.
+        requests: See `steps`.
+        max_tools: Most tools.
+        max_turns: Most turns that its model has something to say in.
+    """
+    count = draw(st.integers(0, max_tools))
+    own: list[ToolPlan] = [
+        draw(tools(f"{name if name != 'a' else ''}t{number}", native=native, tidy=tidy, requests=requests))
+        for number in range(1, count + 1)
+    ]
+    options: dict[str, Any] = {}
+    calls = [tool.name for tool in own]
+    below = {"depth": depth - 1, "native": native, "tidy": tidy, "requests": requests, "max_tools": 2, "max_turns": 1}
+    if depth > 0 and draw(st.sampled_from([False, False, False, True])):
+        options["experts"] = [draw(agents(f"{name}e", **below))]
+        calls.append(f"{name}e")
+    if depth > 0 and draw(st.sampled_from([False, False, False, True])):
+        options["handoffs"] = [draw(agents(f"{name}h", **below))]
+        calls.append(f"transfer_to_{name}h")
+    spoken = draw(st.lists(turns(calls, tidy=tidy), max_size=max_turns))
+    if draw(st.sampled_from([False, False, True])):
+        options["guards"] = draw(st.lists(guards(tidy=tidy), min_size=1, max_size=2))
+    options["closing"] = draw(cleanups(tidy=tidy))
+    if draw(st.sampled_from([False, False, False, True])):
+        options["opening"] = 0.1
+    return AgentPlan(name, spoken, own, **options)
+
+
+@st.composite
+def programs(
+    draw: st.DrawFn,
+    *,
+    agent: SearchStrategy[AgentPlan] | None = None,
+    steer: SearchStrategy[Steer] | None = None,
+    max_steers: int = 2,
+    config: SearchStrategy[RunConfig] | None = None,
+    native: bool = True,
+    tidy: bool = False,
+    requests: bool = True,
+) -> Program:
+    """A whole program.
+
+    Args:
+        draw: Given by Hypothesis.
+        agent: Who runs; by default `agents` of all kinds.
+        steer: What is done to the run, each time; by default `steers` of all kinds.
+        max_steers: How often something is done to the run, at most.
+        config: The run's settings; by default `configs`.
+        native: Also tools that use asyncio itself; see `steps`.
+        tidy: Nothing in it misbehaves, so that each teardown must be clean.
+        requests: Also tools that do something to their own run.
+    """
+    drawn = draw(agent if agent is not None else agents(native=native, tidy=tidy, requests=requests))
+    options: dict[str, Any] = {}
+    if draw(st.sampled_from([False, False, True])):
+        options["hooks"] = draw(hooks(tidy=tidy))
+    if draw(st.sampled_from([False, False, True])):
+        options["session"] = draw(sessions(tidy=tidy))
+    if draw(st.sampled_from([False, False, True])):
+        options["watchers"] = draw(st.lists(watchers(), min_size=1, max_size=2))
+    if draw(st.sampled_from([False, False, True])):
+        options["approvals"] = draw(st.sampled_from([None, "reject"]))
+    options["config"] = draw(config if config is not None else configs())
+    done = draw(st.lists(steer if steer is not None else steers(), max_size=max_steers))
+    return Program(drawn, done, **options)

@@ -1,0 +1,118 @@
+"""Strategies for tools: bodies, cleanups, options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from agentrun.testing.programs.plans import ToolPlan
+from agentrun.testing.programs.steps import (
+    Cleanup,
+    Critical,
+    Enter,
+    Group,
+    Native,
+    OnCleanup,
+    Progress,
+    Raise,
+    Request,
+    Shielded,
+    Sleep,
+    Step,
+    Swallow,
+    Timeout,
+    UntilInterrupted,
+)
+
+__all__ = ["cleanups", "seconds", "steps", "tools"]
+
+
+def seconds() -> SearchStrategy[float]:
+    """Durations: few different ones, so that things happen in the same moment often."""
+    return st.sampled_from([0.0, 0.1, 0.25, 1.0, 3.0])
+
+
+def cleanups(*, tidy: bool = False) -> SearchStrategy[Cleanup | None]:
+    """What a ``finally`` does, or ``None`` for none.
+
+    Args:
+        tidy: Only such that do not raise.
+    """
+    raises = st.just(False) if tidy else _rarely()
+    return st.none() | st.builds(Cleanup, seconds(), shielded=_rarely(), raises=raises)
+
+
+def _rarely() -> SearchStrategy[bool]:
+    return st.sampled_from([False, False, False, True])
+
+
+def steps(*, native: bool = True, tidy: bool = False, requests: bool = True) -> SearchStrategy[Step]:
+    """One step of a tool's body.
+
+    Args:
+        native: Also those that use asyncio itself; on trio they do the same by other means, as far as it can be done.
+        tidy: Only such that do not misbehave: no swallowed cancellations, no errors in cleanup, no foreign ones.
+        requests: Also such that do something to the run.
+    """
+    choices: list[SearchStrategy[Any]] = [
+        st.builds(Sleep, seconds()),
+        st.builds(Shielded, seconds()),
+        st.builds(Critical, st.sampled_from([0.0, 0.1, 0.25, 1.0])),
+        st.builds(OnCleanup, seconds()),
+        st.builds(Enter, seconds(), seconds()),
+        st.builds(Progress, st.integers(1, 3)),
+        st.builds(Timeout, st.sampled_from([0.1, 0.25, 2.0]), st.sampled_from([0.25, 1.0])),
+        st.builds(Group, st.integers(1, 3), seconds(), cleanups(tidy=True)),
+        st.builds(UntilInterrupted, st.sampled_from([0.25, 1.0])),
+        st.builds(Raise, st.sampled_from(["error", "error", "fatal"]), st.sampled_from([0, 1])),
+    ]
+    if native:
+        choices.append(
+            st.builds(Native, st.sampled_from(["gather", "wait_for", "timeout", "TaskGroup", "shield"]), seconds())
+        )
+    if requests:
+        actions = ["inject_next", "inject_now", "inject_idle", "after_turn", "interrupt"]
+        choices.append(st.builds(Request, st.sampled_from(actions)))
+    if not tidy:
+        choices += [
+            st.builds(Swallow, seconds()),
+            st.just(Sleep(float("inf"))),
+            st.builds(Critical, st.just(3.0), st.just(1.0)),
+            st.builds(OnCleanup, seconds(), st.just(True)),
+            st.builds(Enter, seconds(), seconds(), st.just(True)),
+            st.builds(Group, st.integers(1, 2), seconds(), cleanups(), st.just(True)),
+        ]
+        if native:
+            choices.append(st.just(Raise("cancellation")))
+    return st.one_of(choices)
+
+
+@st.composite
+def tools(
+    draw: st.DrawFn, name: str = "t1", *, native: bool = True, tidy: bool = False, requests: bool = True
+) -> ToolPlan:
+    """A tool.
+
+    Args:
+        draw: Given by Hypothesis.
+        name: Its name.
+        native: See `steps`.
+        tidy: See `steps`.
+        requests: See `steps`.
+    """
+    body = draw(st.lists(steps(native=native, tidy=tidy, requests=requests), min_size=1, max_size=3))
+    cleanup = draw(cleanups(tidy=tidy))
+    options: dict[str, Any] = {}
+    option_strategies: dict[str, SearchStrategy[Any]] = {
+        "timeout": st.sampled_from([0.1, 0.5, 2.0]),
+        "retries": st.just(1),
+        "parallel": st.just(False),
+        "approval": st.sampled_from(["yes", "asks"] if tidy else ["yes", "asks", "fails"]),
+        "on_error": st.sampled_from(["raise", "answers", "fails"]),
+        "on_cancel": st.sampled_from(["quick", "slow"] if tidy else ["quick", "slow", "raises"]),
+    }
+    for option in draw(st.lists(st.sampled_from(sorted(option_strategies)), max_size=2, unique=True)):
+        options[option] = draw(option_strategies[option])
+    return ToolPlan(name, body, cleanup, **options)
