@@ -9,12 +9,12 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import anyio
 
 from agentrun.core.config import RunConfig
-from agentrun.core.events import ApprovalRequested, Event, RunStarted
+from agentrun.core.events import ApprovalRequested, Event, RunStarted, ToolStarted
 from agentrun.core.items import RunInput, ToolOutput, UserMessage
 from agentrun.core.results import RunResult
 from agentrun.core.snapshot import RunSnapshot
@@ -66,12 +66,17 @@ class WatchedRuns:
         self._record: RunRecord
         self._stream: EventStream | None = None
         self._clean: tuple[str, Any] | None = None
+        self._refused: list[str] = []  # the phases of the run in which an immediate interrupt changed nothing
+        self._permitted: set[str] = set()  # ids of the calls that were approved
+        self._needing: frozenset[str] = frozenset()  # names of the tools that always need that
 
     async def scenario(self, trial: Trial) -> None:
         """One run, and what the user's program does with it."""
         plan = self._plan
         self._trial, self._stream = trial, None
         agent = plan.make()
+        self._refused, self._permitted = [], set()
+        self._needing = frozenset(name for name, tool in agent.tool_map.items() if tool.needs_approval is True)
         self._record = record = RunRecord(model=agent.model, tidy=plan.tidy)
         record.session = plan.session() if plan.session is not None else None
         if plan.resume_from is not None:
@@ -92,15 +97,32 @@ class WatchedRuns:
 
     def _opened(self, live: ActiveRun[Any]) -> None:
         self._record.live = live
-        self._trial.actions.update(_actions(live, self._record))
+        self._trial.actions.update(_actions(live, self._record, self._approve, self._refused))
+        self._trial.why_stuck = lambda: _why_stuck(live)
         self._stream = live.events(buffer=_BUFFER)
 
-    def _left(self, cancelled: bool, *, silent: bool) -> None:
-        """The block has been left: cancelled from outside or not, and without that going on, if ``silent``."""
+    def _left(self, cancelled: bool, *, silent: bool, cut_short: bool, raised: BaseException | None) -> None:
+        """The block has been left: cancelled from outside or not, and without that going on, if ``silent``; cancelled
+        while the run was going on, if ``cut_short``; and what it has raised."""
         self._record.cancelled = cancelled
-        live = self._record.live
-        if silent and live is not None and live.status == "cancelled":
-            self._trial.violate("law", "the run is cancelled, and its block has swallowed the cancellation", law=3)
+        live, trial = self._record.live, self._trial
+        if live is None or live.result is None:
+            return
+        result = live.result
+        if silent and result.status == "cancelled":
+            trial.violate("law", "the run is cancelled, and its block has swallowed the cancellation", law=3)
+        if cut_short and result.status not in ("cancelled", "failed"):
+            trial.violate("law", f"the run was cancelled from outside, and is {result.status!r}", law=3)
+        if raised is not result.error and isinstance(raised, BaseExceptionGroup):
+            group = cast("BaseExceptionGroup[BaseException]", raised)
+            if result.error in group.exceptions:
+                trial.violate("law", f"what made the run fail was not raised as itself, but as {group!r}", law=9)
+
+    def _approve(self, call_id: str) -> bool:
+        approved = self._record.live is not None and self._record.live.approve(call_id)
+        if approved:
+            self._permitted.add(call_id)
+        return approved
 
     async def _watch(self, opened: AbstractAsyncContextManager[ActiveRun[Any]]) -> None:
         """What is done with a run by default."""
@@ -116,7 +138,7 @@ class WatchedRuns:
         self._record.events.append(event)
         if isinstance(event, ApprovalRequested) and not event.path:
             if plan.on_approval == "approve":
-                live.approve(event.call_id)
+                self._approve(event.call_id)
             elif plan.on_approval == "reject":
                 live.reject(event.call_id, "no")
         if plan.on_event is not None:
@@ -130,12 +152,26 @@ class WatchedRuns:
                 record.events.append(event)
         for broken in broken_laws(record):
             trial.violate("law", broken.evidence, law=broken.law)
+        self._check_steering(record)
         if trial.fired == 0 and not trial.violations:
             self._compare(record)
         if plan.oracle is not None:
             value = plan.oracle(record) if self._oracle_takes_record else plan.oracle()
             if isinstance(value, Awaitable):
                 await value
+
+    def _check_steering(self, record: RunRecord) -> None:
+        """What was asked of the run has been heeded."""
+        result = record.live.result if record.live is not None else None
+        if result is not None and self._refused and result.status in ("completed", "interrupted"):
+            evidence = f"an immediate interrupt did not escalate a weaker one in the phase {self._refused[0]!r}"
+            self._trial.violate("law", evidence, law=2)
+        if self._plan.program is None and self._plan.on_event is None:  # otherwise others may have approved
+            for event in record.events:
+                if not isinstance(event, ToolStarted) or event.path or event.call_id in self._permitted:
+                    continue
+                if event.name in self._needing:
+                    self._trial.violate("law", f"{event.call_id} needs approval, and ran without it", law=13)
 
     def _compare(self, record: RunRecord) -> None:
         """Law 11: the clean run is the same on both backends."""
@@ -175,16 +211,21 @@ class _Opened:
         self._opening = opening
         self._on_open = on_open
         self._on_left = on_left
+        self._live: ActiveRun[Any]
 
     async def __aenter__(self) -> ActiveRun[Any]:
-        live = await self._opening.__aenter__()
+        self._live = live = await self._opening.__aenter__()
         self._on_open(live)
         return live
+
+    def _goes_on(self) -> bool:
+        return self._live.status == "running" and self._live.state().phase != "ending"
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> bool | None:
         cancelled = _is_cancellation(exc) or _cancellation_in_force()
+        cut_short = cancelled and self._goes_on()
         left_with: BaseException | None = exc
         try:
             suppressed = await self._opening.__aexit__(exc_type, exc, tb)
@@ -196,7 +237,8 @@ class _Opened:
             raise
         finally:
             going_on = _is_cancellation(left_with) or _cancellation_in_force()
-            self._on_left(cancelled or going_on, silent=left_with is None and not going_on)
+            silent = left_with is None and not going_on
+            self._on_left(cancelled or going_on, silent=silent, cut_short=cut_short, raised=left_with)
             del left_with  # its traceback holds this frame
 
 
@@ -218,11 +260,26 @@ def _takes_one(function: Callable[..., Any]) -> bool:
     return any(p.kind in positional and p.default is p.empty for p in parameters)
 
 
-def _actions(live: ActiveRun[Any], record: RunRecord) -> dict[str, Callable[[], object]]:
+def _why_stuck(live: ActiveRun[Any]) -> int | None:
+    """The law that a run breaks that does not go on; ``None`` if it is not up to the run."""
+    if live.state().blocked_on_watchers:
+        return 10
+    return 2 if live.status == "running" else None  # a run that has no ending, or else a teardown without a bound
+
+
+def _actions(
+    live: ActiveRun[Any], record: RunRecord, approve: Callable[[str], object], refused: list[str]
+) -> dict[str, Callable[[], object]]:
     """What can be done to a run, by name."""
 
     def interrupt() -> None:
-        record.interrupted = live.interrupt("swept away") or record.interrupted
+        before, phase = live.state().interrupt, live.state().phase
+        accepted = live.interrupt("swept away")
+        record.interrupted = accepted or record.interrupted
+        after = live.state().interrupt
+        weak = before is not None and before.mode == "after_turn" and phase not in ("ending", "ended")
+        if weak and after == before and live.result is None:
+            refused.append(phase)
 
     def inject(deliver: Literal["next", "now", "idle"]) -> None:
         if live.result is None:
@@ -248,6 +305,6 @@ def _actions(live: ActiveRun[Any], record: RunRecord) -> dict[str, Callable[[], 
         "inject_next": lambda: inject("next"),
         "inject_now": lambda: inject("now"),
         "inject_idle": lambda: inject("idle"),
-        "approve": lambda: on_tool(live.approve, waiting),
+        "approve": lambda: on_tool(approve, waiting),
         "reject": lambda: on_tool(lambda call_id: live.reject(call_id, "swept away"), waiting),
     }
