@@ -27,6 +27,7 @@ from agentrun.runtime.opening import open_run
 from agentrun.sessions.protocol import Session
 from agentrun.testing.laws import RunRecord, broken_laws, structure
 from agentrun.testing.sweeping.points import Trial
+from agentrun.testing.sweeping.verdicts import BrokenLaw
 
 __all__ = ["Approval", "Program", "RunPlan", "WatchedRuns"]
 
@@ -93,7 +94,13 @@ class WatchedRuns:
             hooks=plan.hooks() if plan.hooks is not None else None,
         )
         opened = _Opened(opening, self._opened, self._left)
-        await (plan.program(opened) if plan.program is not None else self._watch(opened))
+        if plan.program is None:
+            await self._watch(opened)
+            return
+        try:
+            await plan.program(opened)
+        except BrokenLaw as exc:
+            trial.violate("law", exc.evidence, law=exc.law)
 
     def _opened(self, live: ActiveRun[Any]) -> None:
         self._record.live = live
