@@ -43,7 +43,9 @@ def virtual_time(request: pytest.FixtureRequest) -> Generator[None]:
 
 
 def _is_async(function: Any) -> bool:
-    return inspect.iscoroutinefunction(getattr(getattr(function, "hypothesis", None), "inner_test", function))
+    test = getattr(getattr(function, "hypothesis", None), "inner_test", function)
+    # Once it has run a Hypothesis test on one backend, anyio's plugin leaves a function of its own there.
+    return inspect.iscoroutinefunction(getattr(test, "_anyio_original_func", test))
 
 
 def _refuse(item: pytest.Item, why: str) -> None:
