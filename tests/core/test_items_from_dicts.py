@@ -174,7 +174,10 @@ def test_the_dicts_of_the_openai_apis_become_items(value: dict[str, Any], expect
             for part in ({"type": "file"}, {"type": "input_file"}, {"type": "file", "file": {}})
         ),
         *(
-            ({"role": "user", "content": [{"type": "file", name: 5}]}, f"items[0]: the {name} of a file must be text, ")
+            (
+                {"role": "user", "content": [{"type": "file", name: 5}]},
+                f"items[0]: the {name} of a file must be text, not int",
+            )
             for name in ("filename", "data", "file_id")
         ),
         ({"role": "robot", "content": "x"}, "items[0]: unknown role 'robot'; expected user, system, developer"),
