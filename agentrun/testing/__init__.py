@@ -3,6 +3,7 @@ cancel a program at every scheduling point."""
 
 from __future__ import annotations
 
+from agentrun.testing.check_tool import ToolCheckFailed, check_tool
 from agentrun.testing.interrupt_sweep import interrupt_everywhere
 from agentrun.testing.scripted import Call, Fail, Hang, Say, ScriptedModel, Wait
 from agentrun.testing.sweep import Failure, SweepRefused, SweepReport, cancel_everywhere, replay
@@ -19,9 +20,11 @@ __all__ = [
     "ScriptedModel",
     "SweepRefused",
     "SweepReport",
+    "ToolCheckFailed",
     "Wait",
     "assert_valid_history",
     "cancel_everywhere",
+    "check_tool",
     "interrupt_everywhere",
     "replay",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from agentrun.core.config import RunConfig
 from agentrun.core.errors import UserError
@@ -23,7 +23,7 @@ from agentrun.testing.sweeping.report import SweepReport
 from agentrun.testing.sweeping.verdicts import Check
 from agentrun.testing.watched_runs import Program, RunPlan, WatchedRuns
 
-__all__ = ["ActionName", "interrupt_everywhere"]
+__all__ = ["ActionName", "action_modes", "interrupt_everywhere"]
 
 ActionName: TypeAlias = Literal[
     "interrupt",
@@ -39,16 +39,7 @@ ActionName: TypeAlias = Literal[
 ]
 
 _SPARE_TURNS: Final = 4  # an injection makes the model speak once more
-_ON_HANDLE: Final = (
-    "interrupt",
-    "interrupt_after_turn",
-    "interrupt_tool",
-    "inject_next",
-    "inject_now",
-    "inject_idle",
-    "approve",
-    "reject",
-)
+_KNOWN: Final = cast("tuple[str, ...]", get_args(ActionName))
 
 
 def interrupt_everywhere(
@@ -163,7 +154,7 @@ def interrupt_everywhere(
     return sweep(
         conditions,
         check_backends(backends),
-        _modes(actions),
+        action_modes(_KNOWN if actions is None else actions, _KNOWN),
         second=second,
         limit=limit,
         only=only,
@@ -187,11 +178,14 @@ def _maker(agent: Agent[Any, Any] | Callable[[], Agent[Any, Any]]) -> Callable[[
     return lambda: clone(model=model.rewound([Say("Very well.")] * _SPARE_TURNS))
 
 
-def _modes(actions: Iterable[str] | None) -> list[Mode]:
-    known = (*_ON_HANDLE, "cancel", "native")
-    wanted = known if actions is None else ((actions,) if isinstance(actions, str) else tuple(actions))
+def action_modes(actions: Iterable[str], known: Sequence[str]) -> list[Mode]:
+    """The ways to do each of the actions at a point, and to cancel from outside in a second injection.
+
+    Raises:
+        UserError: An action is not among the known ones.
+    """
     modes: list[Mode] = []
-    for action in wanted:
+    for action in (actions,) if isinstance(actions, str) else tuple(actions):
         if action not in known:
             raise UserError(f"actions contains {action!r}; expected {', '.join(known)}")
         if action == "native":

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 from agentrun.core.errors import UserError
 from agentrun.testing.sweeping.engine import BackendName, Baseline, Conditions, Engine, check_backends
 from agentrun.testing.sweeping.places import Place
-from agentrun.testing.sweeping.points import Shot, Trial
+from agentrun.testing.sweeping.points import Point, Shot, Trial
 from agentrun.testing.sweeping.progress import Progress
 from agentrun.testing.sweeping.report import Failure, SweepReport
 from agentrun.testing.sweeping.verdicts import CHECKS, Check, SweepRefused, Violation
@@ -166,21 +166,25 @@ def sweep(
     only: str | None = None,
     progress: bool | None = None,
     title: str = "sweep",
+    choose: Callable[[Sequence[Point]], Sequence[Point]] | None = None,
 ) -> SweepReport:
-    """The engine's loop, for any scenario and any actions: what `cancel_everywhere` and other sweeps are made of."""
+    """The engine's loop, for any scenario and any actions: what `cancel_everywhere` and other sweeps are made of.
+
+    ``choose`` picks the points of the clean run that are worth an injection; by default all are.
+    """
     chosen = _Only.parse(only, modes) if only is not None else None
     if chosen is not None:
         backends, modes = (chosen.backend,), [mode for mode in modes if mode.name == chosen.mode]
 
     def rerun(failure_id: str) -> SweepReport:
-        return sweep(conditions, given_backends, given_modes, only=failure_id)
+        return sweep(conditions, given_backends, given_modes, only=failure_id, choose=choose)
 
     given_backends, given_modes = tuple(backends), tuple(modes)
     report = SweepReport()
     began = time.perf_counter()
     with Engine(conditions, backends) as engine, Progress(title, progress) as bar:
         for backend in backends:
-            _Backend(engine, backend, conditions, report, bar, rerun).sweep(modes, second, limit, chosen)
+            _Backend(engine, backend, conditions, report, bar, rerun, choose).sweep(modes, second, limit, chosen)
     report.seconds = time.perf_counter() - began
     return report
 
@@ -196,6 +200,7 @@ class _Backend:
         report: SweepReport,
         progress: Progress,
         rerun: Callable[[str], SweepReport],
+        choose: Callable[[Sequence[Point]], Sequence[Point]] | None,
     ) -> None:
         self._engine = engine
         self._name: BackendName = backend
@@ -203,6 +208,7 @@ class _Backend:
         self._report = report
         self._progress = progress
         self._rerun = rerun
+        self._choose = choose
         self._baseline: Baseline
 
     def sweep(self, modes: Sequence[Mode], second: int, limit: int | None, only: _Only | None) -> None:
@@ -226,7 +232,8 @@ class _Backend:
     def _shots(self, mode: Mode, limit: int | None, only: _Only | None) -> list[Shot]:
         shots: list[Shot] = []
         last = len(self._baseline.points)
-        for point in self._baseline.points:
+        points = self._baseline.points
+        for point in points if self._choose is None else self._choose(points):
             if mode.when == "before":
                 shots.append(Shot(point.number, "before", mode.action, mode.times, point.before))
             elif point.after is not None and point.number < last:
@@ -259,8 +266,7 @@ class _Backend:
             violations = [Violation("diverged", text, point.before, self._conditions.laws.get("diverged")), *violations]
         if violations:
             task = self._baseline.points[first.point - 1].task
-            cut = tuple((record.label, place) for record in trial.records for place in record.cuts)
-            self._fail(mode, first.point, second, task, first.place, delivered, violations, tuple(dict.fromkeys(cut)))
+            self._fail(mode, first.point, second, task, first.place, delivered, violations, trial.cut)
         self._progress.step(bool(violations))
         return trial
 

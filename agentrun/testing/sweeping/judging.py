@@ -11,7 +11,7 @@ import anyio
 from agentrun.testing.sweeping.places import Place, is_own
 from agentrun.testing.sweeping.verdicts import Violation
 
-__all__ = ["judge_exception", "leaves"]
+__all__ = ["judge_exception", "leaves", "raised_at"]
 
 
 def judge_exception(
@@ -26,7 +26,7 @@ def judge_exception(
         return names, None
     first = unexpected[0]
     message = f"{type(first).__name__}: {first}, raised at"
-    return names, Violation("exception", message, _raised_at(first))
+    return names, Violation("exception", message, raised_at(first))
 
 
 def leaves(exc: BaseException) -> Iterator[BaseException]:
@@ -38,7 +38,7 @@ def leaves(exc: BaseException) -> Iterator[BaseException]:
         yield exc
 
 
-def _raised_at(exc: BaseException) -> Place:
+def raised_at(exc: BaseException) -> Place:
     """The deepest line of the code under test in a traceback."""
     found: Any = None
     link: TracebackType | None = exc.__traceback__

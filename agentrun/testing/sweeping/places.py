@@ -17,7 +17,9 @@ __all__ = ["Place", "is_own", "where"]
 _FRAMED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _LIBRARIES: Final = frozenset({"anyio", "outcome", "sniffio", "trio"})
 _ENGINE: Final = "agentrun.testing.sweeping."
-_HARNESS: Final = frozenset(f"agentrun.testing.{name}" for name in ("interrupt_sweep", "laws", "sweep", "watched_runs"))
+_HARNESS: Final = frozenset(
+    f"agentrun.testing.{name}" for name in ("checked_tool", "interrupt_sweep", "laws", "sweep", "watched_runs")
+)
 _NAMED_BY_ANYIO: Final = "_run_coro"  # what anyio wraps around each coroutine that it runs as a task
 
 
@@ -94,8 +96,11 @@ def _chain(suspended: Any) -> Iterator[Any]:
             yield link
             link = _awaited(link)
         else:
-            # A step of an asynchronous generator, or an awaitable object around a coroutine: look inside.
-            inner: list[Any] = [held for held in gc.get_referents(link) if isinstance(held, _FRAMED)]
+            # A step of an asynchronous generator, or an awaitable object around a coroutine, or around a method of one
+            # (such as its `send`): look inside.
+            held: list[Any] = gc.get_referents(link)
+            inner: list[Any] = [each for each in held if isinstance(each, _FRAMED)]
+            inner += [each.__self__ for each in held if isinstance(getattr(each, "__self__", None), _FRAMED)]
             link = inner[0] if inner else None
 
 

@@ -112,6 +112,7 @@ class Trial:
         refusals: What the scenario did that a sweep cannot deal with.
         refused: The refusal, if the scenario has let it out.
         diverged: The first point that was not as in the baseline.
+        cut: The tasks that were cancelled between the injection and the end of the scenario, by whomever, and where.
         missed: Shots whose action was not there at their point.
         actions: What the scenario offers to do to itself, by name.
         on_fire: Called with the name of each action before it is taken.
@@ -152,6 +153,7 @@ class Trial:
         self.refusals: list[str] = []
         self.refused: SweepRefused | None = None
         self.diverged: int | None = None
+        self.cut: tuple[tuple[str, Place], ...] = ()
         self.missed: int = 0
         self.fired: int = 0
         self.returned: bool = False
@@ -206,6 +208,8 @@ class Trial:
         self.active = False
         if self._shot_at is not None:
             self.seconds = self.backend.now() - self._shot_at
+        cut = ((record.label, place) for record in self.records for place in record.cuts)
+        self.cut = tuple(dict.fromkeys(cut))
         root = self.records[0]
         for record in self.records[1:]:
             if record.ending == "running":

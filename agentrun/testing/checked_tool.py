@@ -1,0 +1,173 @@
+"""The runs of `check_tool`: a minimal agent that calls one tool once, and what is seen of the tool."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agentrun.core.config import RunConfig
+from agentrun.core.items import ToolOutput
+from agentrun.core.results import RunResult
+from agentrun.runtime.agent import Agent
+from agentrun.runtime.tool_run import ToolRun, current_tool_run
+from agentrun.testing.laws import BrokenLaw, RunRecord
+from agentrun.testing.scripted import Call, Say, ScriptedModel
+from agentrun.testing.sweeping.judging import raised_at
+from agentrun.testing.sweeping.places import Place
+from agentrun.testing.sweeping.points import Point, Trial
+from agentrun.testing.tool_findings import in_user_code
+from agentrun.testing.watched_runs import RunPlan, WatchedRuns
+from agentrun.tools.context import RunContext
+from agentrun.tools.function import FunctionTool
+
+__all__ = ["A_DAY", "CheckedTool"]
+
+A_DAY: Final = 86_400.0
+"""Seconds of virtual time that a tool without a timeout gets, so that it can be timed out at all."""
+
+_TASKS_OF_A_RUN: Final = ("(the scenario)", "(agentrun run)")  # a tool may run in the latter
+_MARGIN: Final = 2  # points that a cancellation from outside takes to get to the tool
+_SPARE_TURNS: Final = 4  # an injection makes the model speak once more
+
+
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    """An exception that a tool let out. Not the exception itself, which would keep alive what the tool left open."""
+
+    type: type[BaseException]
+    text: str
+    place: Place
+
+
+class CheckedTool:
+    """The scenario of a sweep over one tool, and its oracle.
+
+    Attributes:
+        has_run: Whether the tool was called in any run.
+        told: What the model was told of the latest call that did not run.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], FunctionTool[..., Any]],
+        arguments: Mapping[str, Any],
+        *,
+        deps: Callable[[], Any] | None,
+        config: RunConfig,
+        oracle: Callable[[], Any] | None,
+        raises: tuple[type[BaseException], ...],
+    ) -> None:
+        self.has_run = False
+        self.told = ""
+        self._make = make
+        self._arguments = arguments
+        self._oracle = oracle
+        self._raises = raises
+        self._tool_has_timeout = False
+        self._call: ToolRun | None = None
+        self._raised: _Raised | None = None
+        self._trial: Trial
+        plan = RunPlan(make=self._agent, input="Go on.", deps=deps, config=config, tidy=False, oracle=self._judge)
+        self._runs = WatchedRuns(plan)
+
+    async def scenario(self, trial: Trial) -> None:
+        """One run."""
+        self._trial, self._call, self._raised = trial, None, None
+        trial.actions["time_out"] = self._time_out
+        await self._runs.scenario(trial)
+
+    async def oracle(self) -> None:
+        """The laws of the run that has ended, what the tool did, and the user's own oracle."""
+        await self._runs.oracle()
+
+    @staticmethod
+    def points(points: Sequence[Point]) -> Sequence[Point]:
+        """Those at which the tool, or a task that it has started, is alive, and some around."""
+        alive = [
+            index
+            for index, point in enumerate(points)
+            if not point.task.endswith(_TASKS_OF_A_RUN) or in_user_code(point.before) or in_user_code(point.after)
+        ]
+        return points[max(alive[0] - _MARGIN, 0) : alive[-1] + _MARGIN + 1] if alive else points
+
+    def _agent(self) -> Agent[Any, Any]:
+        tool = self._make()
+        self._tool_has_timeout = tool.timeout is not None
+        model = ScriptedModel([Call(tool.name, self._arguments), *[Say("Very well.")] * (1 + _SPARE_TURNS)])
+        return Agent("minimal", tools=[_WatchedTool.of(tool, self)], model=model)
+
+    def begins(self) -> None:
+        """The tool is being called. In its task."""
+        self.has_run = True
+        self._call = current_tool_run.get()
+
+    def raised(self, exc: BaseException) -> None:
+        """The tool has raised."""
+        self._raised = _Raised(type(exc), str(exc), raised_at(exc))
+
+    def _time_out(self) -> None:
+        if self._call is not None:
+            self._call.expire()
+
+    async def _judge(self, record: RunRecord) -> None:
+        result = record.live.result if record.live is not None else None
+        errors: list[Exception] = list(self._findings(result)) if result is not None else []
+        # Before its call the tool has taken nothing: what the oracle sees then is what another run has left.
+        if self._oracle is not None and self._call is not None:
+            try:
+                value = self._oracle()
+                if isinstance(value, Awaitable):
+                    await value
+            except Exception as exc:  # noqa: BLE001 - its verdict, said together with the others
+                errors.append(exc)
+        if errors:
+            raise ExceptionGroup("what is wrong with the tool", errors)
+
+    def _findings(self, result: RunResult[Any]) -> Iterator[BrokenLaw]:
+        teardown = result.teardown
+        if teardown.swallowed_cancellations:
+            yield BrokenLaw(8, "it was cancelled, and returned as if it had not been")
+        if teardown.expired_graces:
+            yield BrokenLaw(6, "its cleanup took longer than its grace, and was cut short")
+        for error in teardown.cleanup_errors:
+            yield BrokenLaw(7, f"its cleanup raised {error.partition('): ')[2] or error}")
+        output = next((item for item in result.items if isinstance(item, ToolOutput)), None)
+        if output is None:
+            return
+        if self._call is None:
+            self.told = output.text
+        elif output.status == "failed" and (self._raised is None or not issubclass(self._raised.type, self._raises)):
+            seen = self._raised
+            what = f"{seen.type.__name__}: {seen.text}, at {seen.place}" if seen is not None else output.text
+            yield BrokenLaw(9, f"it failed by itself: {what}")
+        elif output.status == "timed_out" and not self._tool_has_timeout and self._trial.fired == 0:
+            yield BrokenLaw(6, "it did not end by itself, not in a day of virtual time")
+
+
+class _WatchedTool(FunctionTool[..., Any]):
+    """A tool, with all its options, whose calls are seen."""
+
+    _watcher: CheckedTool
+
+    @classmethod
+    def of(cls, tool: FunctionTool[..., Any], watcher: CheckedTool) -> _WatchedTool:
+        """Like ``tool``, and ``watcher`` is told."""
+        watched = object.__new__(cls)
+        watched.__dict__.update(tool.__dict__)
+        watched._watcher = watcher
+        return watched
+
+    def call(self, ctx: RunContext[Any] | None, bound: Mapping[str, Any]) -> Any:
+        """See `FunctionTool.call`."""
+        self._watcher.begins()
+        value = super().call(ctx, bound)
+        return self._see(value) if inspect.iscoroutine(value) else value
+
+    async def _see(self, coro: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            return await coro
+        except Exception as exc:
+            self._watcher.raised(exc)
+            raise
