@@ -42,7 +42,8 @@ class SweepFailed(AssertionError):
             return str(self)
         checks = {violation.check for failure in self.report.failures for violation in failure.violations}
         kinds = ", ".join(text for check, text in CHECKS.items() if check in checks)
-        return f"{len(self.report.failures)} of {self.report.injections} injections: {kinds}"
+        number = len(self.report.failures)
+        return f"{kinds}, in {number} run{'s' * (number > 1)}"
 
 
 class Sweeps:

@@ -68,6 +68,7 @@ class SweptFunction(pytest.Function):
         function_item.__init__(*args, **kwargs)
         self.agentrun_backend: Any = self.callspec.params[_PARAMETER]
         self._made_before = 0  # finalizers that are not of the test's fixtures
+        self._stashed: dict[Any, Any] = {}
         self._outcome: BaseException | None = None
 
     def _getobj(self) -> Any:
@@ -103,6 +104,8 @@ class SweptFunction(pytest.Function):
 
     def _begin_run(self) -> Callable[[], Awaitable[Any]]:
         """Make the instance and the fixtures of the test anew."""
+        stash: Any = self.stash
+        stash._storage.update(self._stashed)
         self._initrequest()
         item: Any = super()
         self._instance = item._getinstance()
@@ -131,6 +134,9 @@ class SweptFunction(pytest.Function):
 
     def runtest(self) -> None:
         """Sweep it."""
+        # What hooks have left for the fixtures is there for one setup: tmp_path takes its part away when it ends.
+        stash: Any = self.stash
+        self._stashed = dict(stash._storage)
         user_oracle = self._options.pop("oracle", None)
 
         async def scenario() -> None:
