@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 import agentrun.testing.pytest_plugin  # noqa: F401 - so that the runs inside these tests do not import it anew
@@ -128,3 +131,12 @@ def test_a_model_whose_script_a_sweep_plays_need_not_play_it_itself(pytester: py
     """,
     )
     result.assert_outcomes(passed=1)
+
+
+def test_the_test_file_of_the_testing_page_passes(pytester: pytest.Pytester) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "testing.md").read_text(encoding="utf-8")
+    section = page[page.index("## In pytest") :]
+    match = re.search(r"^```python\n(.*?)^```$", section, re.M | re.S)
+    assert match is not None
+    pytester.makepyfile(match[1])
+    pytester.runpytest_inprocess(*PLUGINS).assert_outcomes(passed=5)
