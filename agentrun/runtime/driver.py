@@ -30,7 +30,7 @@ __all__ = ["drive", "end_undriven"]
 
 
 async def drive(run: Run, first_input: tuple[Item, ...]) -> None:
-    """The task of the driver. Never raises; the ending is in ``run.result`` when ``run.done`` is set."""
+    """The task of the driver. Never raises; the ending is in ``run.result`` then."""
     run.driving = True
     with anyio.CancelScope(shield=True):
         try:
@@ -271,4 +271,4 @@ def _tell_ending(run: Run) -> None:
     elif result.status == "cancelled":
         reason = "cancelled from outside"
     run.hub.end(RunEnded(result.status, reason))
-    run.done.set()
+    run.tell_done()

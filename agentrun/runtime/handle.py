@@ -193,7 +193,7 @@ class ActiveRun(Generic[OutputT_co]):
             RunEnded: The run was cancelled from outside (seen only by tasks outside the cancelled scope).
         """
         run = self._run
-        await run.done.wait()
+        await run.wait_done()
         result = run.result
         assert result is not None
         if result.status == "failed":

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 import sys
-import uuid
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -260,7 +260,7 @@ class _Opening:
         if parent is not None and (parent.run.token != token or parent.ended):
             parent = None  # a run of another event loop, or one that outlived the call it was started in
         self._run = run = Run(
-            run_id=f"run_{uuid.uuid4().hex[:12]}",
+            run_id=f"run_{os.urandom(6).hex()}",
             agent=self._agent,
             models=self._models,
             machine=self._machine,
@@ -318,6 +318,8 @@ class _Opening:
         on trio: they are remembered, and raised when everything has been torn down.
         """
         run = self._run
+        if run.result is not None:
+            return None
         interruption: BaseException | None = None
         with anyio.CancelScope(shield=True):
             steps = 0
@@ -328,7 +330,7 @@ class _Opening:
                         await anyio.lowlevel.cancel_shielded_checkpoint()
                     if not run.driving:
                         end_undriven(run)
-                    await run.done.wait()
+                    await run.wait_done()
                 except BaseException as caught:  # noqa: BLE001 - kept and raised later
                     if interruption is None or not isinstance(caught, Exception):
                         interruption = caught

@@ -60,6 +60,57 @@ _T = TypeVar("_T")
 class Run:
     """One run, from inside. Users hold an `ActiveRun`."""
 
+    __slots__ = (
+        "__weakref__",
+        "_cell",
+        "_done",
+        "_finishing_step",
+        "_news",
+        "_step",
+        "_step_ignores_cut",
+        "_step_kind",
+        "_step_name",
+        "_step_started",
+        "_waiter",
+        "agent",
+        "checked",
+        "config",
+        "deps",
+        "driving",
+        "end_on_approval",
+        "errors",
+        "exit_request",
+        "first_input_checked",
+        "guardrail_results",
+        "guards",
+        "handle",
+        "hooks",
+        "hub",
+        "id",
+        "known_calls",
+        "machine",
+        "model_hooks",
+        "models",
+        "offered",
+        "output",
+        "parent",
+        "pending_approvals",
+        "phase",
+        "report",
+        "result",
+        "saved",
+        "session",
+        "session_failed",
+        "started_at",
+        "started_hooks",
+        "task_group",
+        "teardown_started_at",
+        "thread_id",
+        "timers",
+        "token",
+        "tools",
+    )
+
     def __init__(
         self,
         *,
@@ -106,14 +157,16 @@ class Run:
         self.known_calls: set[str] = set()
         self.offered: frozenset[str] | None = None  # names of the tools that the last request offered; None: all
         self.driving: bool = False  # the driver has taken its first step
-        self.done: anyio.Event = anyio.Event()
         self.token: anyio.lowlevel.EventLoopToken = anyio.lowlevel.current_token()
         self.thread_id: int = threading.get_ident()
         self.started_at: float = anyio.current_time()
         self.teardown_started_at: float | None = None
         self.timers: list[anyio.CancelScope] = []
-        self._wake = anyio.Event()
-        self._cell = Cell()
+        # Made by those who wait: most runs end without anybody waiting, and an event is a good part of a small run.
+        self._done: anyio.Event | None = None
+        self._waiter: anyio.Event | None = None  # of the driver
+        self._news = False
+        self._cell: Cell | None = None
         self._step: Contained[Any] | None = None
         self._step_name = ""
         self._step_kind: Any = "run"
@@ -244,12 +297,35 @@ class Run:
 
     def wake(self) -> None:
         """Let the driver look again."""
-        self._wake.set()
+        self._news = True
+        if self._waiter is not None:
+            self._waiter.set()
 
     async def wait_for_news(self) -> None:
         """Wait until `wake` was called since the last time this returned. A checkpoint."""
-        await self._wake.wait()
-        self._wake = anyio.Event()
+        if self._news:
+            await anyio.lowlevel.checkpoint()
+        else:
+            self._waiter = anyio.Event()
+            try:
+                await self._waiter.wait()
+            finally:
+                self._waiter = None
+        self._news = False
+
+    def tell_done(self) -> None:
+        """All has ended: let those go on who wait for it."""
+        if self._done is not None:
+            self._done.set()
+
+    async def wait_done(self) -> None:
+        """Wait until the run has ended. A checkpoint."""
+        if self.result is not None:
+            await anyio.lowlevel.checkpoint()
+            return
+        if self._done is None:
+            self._done = anyio.Event()
+        await self._done.wait()
 
     def start_timer(self, seconds: float, callback: Callable[[], object]) -> None:
         """Call ``callback`` in ``seconds``, unless the run ends before."""
@@ -305,14 +381,16 @@ class Run:
 
     def take_cell(self) -> Cell:
         """The scopes for the next piece of user code in the driver's own task, entered there."""
-        if not self._cell.entered:
-            self._cell = Cell()
-            self._cell.enter()
-        return self._cell
+        cell = self._cell
+        if cell is None or not cell.entered:
+            self._cell = cell = Cell()
+            cell.enter()
+        return cell
 
     def leave_cell(self) -> None:
         """The driver is at its end."""
-        self._cell.leave()
+        if self._cell is not None:
+            self._cell.leave()
 
     @property
     def current_step(self) -> Contained[Any]:
