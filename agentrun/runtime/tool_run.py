@@ -127,7 +127,7 @@ class ToolRun:
 
     def decide(self, approved: bool, message: str | None) -> bool:
         """Approve or reject. Returns whether the call was waiting for that."""
-        if self.phase != "waiting for approval" or self.cancel_reason is not None:
+        if self.phase != "waiting for approval" or not self.asked or self.cancel_reason is not None:
             return False
         if approved:
             self.phase = "queued"
@@ -454,7 +454,11 @@ class ToolRun:
 
     def state(self, now: float) -> ScopeState:
         """For ``ActiveRun.state()``."""
-        status: str = "cancelling" if self.cancel_reason is not None else self.phase
+        status: str = self.phase
+        if self.cancel_reason is not None:
+            status = "cancelling"
+        elif status == "waiting for approval" and not self.asked:
+            status = "checking"  # it waits from the moment in which watchers are told so
         nested = tuple(child.state().scope for child in self.nested)
         return ScopeState("tool", self.call.name, self.call.call_id, status, now - self.created_at, nested)
 
