@@ -216,6 +216,8 @@ def test_fixtures_and_instances_are_made_anew_for_each_run_and_torn_down_after_i
             assert not list(tmp_path.iterdir())
             (tmp_path / "file").touch()
             monkeypatch.setattr(self, "other", 1, raising=False)
+            assert not hasattr(self, "seen")
+            self.seen = True
             things.append(1)
             self.mine.append(1)
             assert request.node.name.startswith("test_swept[")
