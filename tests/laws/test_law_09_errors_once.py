@@ -40,7 +40,7 @@ async def fails(error: BaseException) -> tuple[BaseException, Any]:
     try:
         async with open_run(Agent("a", model=model), "go") as live:
             pass_on = live
-            await pass_on._run.done.wait()
+            await pass_on._run.wait_done()
     except BaseException as exc:
         caught.append(exc)
     [raised] = caught
