@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, cast
 import anyio
 
 from agentrun.core.config import RunConfig
+from agentrun.core.errors import AgentRunError
 from agentrun.core.events import ApprovalRequested, Event, RunStarted, ToolStarted
 from agentrun.core.items import RunInput, ToolOutput, UserMessage
 from agentrun.core.results import RunResult
@@ -108,9 +109,11 @@ class WatchedRuns:
         self._trial.why_stuck = lambda: _why_stuck(live)
         self._stream = live.events(buffer=_BUFFER)
 
-    def _left(self, cancelled: bool, *, silent: bool, cut_short: bool, raised: BaseException | None) -> None:
+    def _left(
+        self, cancelled: bool, *, silent: bool, cut_short: bool, raised: BaseException | None, own: BaseException | None
+    ) -> None:
         """The block has been left: cancelled from outside or not, and without that going on, if ``silent``; cancelled
-        while the run was going on, if ``cut_short``; and what it has raised."""
+        while the run was going on, if ``cut_short``; what it has raised; and what was raised inside of it."""
         self._record.cancelled = cancelled
         live, trial = self._record.live, self._trial
         if live is None or live.result is None:
@@ -120,7 +123,9 @@ class WatchedRuns:
             trial.violate("law", "the run is cancelled, and its block has swallowed the cancellation", law=3)
         if cut_short and result.status not in ("cancelled", "failed"):
             trial.violate("law", f"the run was cancelled from outside, and is {result.status!r}", law=3)
-        if raised is not result.error and isinstance(raised, BaseExceptionGroup):
+        if result.status == "interrupted" and isinstance(raised, AgentRunError) and self._plan.program is None:
+            trial.violate("law", f"the run was interrupted, and wait() raised {raised!r} instead of a result", law=3)
+        if raised is not own and raised is not result.error and isinstance(raised, BaseExceptionGroup):
             group = cast("BaseExceptionGroup[BaseException]", raised)
             if result.error in group.exceptions:
                 trial.violate("law", f"what made the run fail was not raised as itself, but as {group!r}", law=9)
@@ -155,8 +160,11 @@ class WatchedRuns:
         """The laws of the run that has ended, and the user's own oracle."""
         plan, record, trial = self._plan, self._record, self._trial
         if self._stream is not None and record.live is not None and record.live.result is not None:
-            async for event in self._stream:
-                record.events.append(event)
+            with anyio.move_on_after(1) as patience:
+                async for event in self._stream:
+                    record.events.append(event)
+            if patience.cancelled_caught:
+                trial.violate("law", "the run has ended, and its events have not", law=2)
         for broken in broken_laws(record):
             trial.violate("law", broken.evidence, law=broken.law)
         self._check_steering(record)
@@ -245,7 +253,7 @@ class _Opened:
         finally:
             going_on = _is_cancellation(left_with) or _cancellation_in_force()
             silent = left_with is None and not going_on
-            self._on_left(cancelled or going_on, silent=silent, cut_short=cut_short, raised=left_with)
+            self._on_left(cancelled or going_on, silent=silent, cut_short=cut_short, raised=left_with, own=exc)
             del left_with  # its traceback holds this frame
 
 

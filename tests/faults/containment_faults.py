@@ -1,0 +1,113 @@
+"""Faults in how user code is called."""
+
+from __future__ import annotations
+
+from .catalog import Edit, Fault
+
+__all__ = ["FAULTS"]
+
+CONTAINED = "agentrun.runtime.containment:Contained"
+TOOL = "agentrun.runtime.tool_run:ToolRun"
+
+FAULTS = [
+    Fault(
+        "there is no shield for the cleanup",
+        (Edit(f"{CONTAINED}._raise_shield", "        shield.shield = True\n", "        shield.shield = False\n"),),
+        "two tools",
+        ("interrupt",),
+        7,
+    ),
+    Fault(
+        "the grace has no end",
+        (
+            Edit(
+                f"{CONTAINED}._deliver",
+                "        self._grace_scope.deadline = anyio.current_time() + self._grace\n",
+                "",
+            ),
+        ),
+        "without end",
+        ("interrupt",),
+        6,
+    ),
+    Fault(
+        "the shield is raised before the cancellation is delivered",
+        (
+            Edit(
+                f"{CONTAINED}.cancel",
+                "            self._scope.cancel()\n",
+                "            self.protect()\n            self._scope.cancel()\n",
+            ),
+        ),
+        "two tools",
+        ("interrupt",),
+        6,
+    ),
+    Fault(
+        "only the cancelled part of a mixed group is looked at",
+        (
+            Edit(
+                "agentrun.runtime.containment:split_cancelled",
+                "return (None, group) if cancelled is None else (cancelled, other)",
+                "return (None, group) if cancelled is None else (cancelled, None)",
+            ),
+        ),
+        "untidy",
+        ("interrupt",),
+        9,
+        ("trio",),
+    ),
+    Fault(
+        "code is called with except Exception",
+        (
+            Edit(
+                f"{CONTAINED}.run",
+                "            except BaseException as exc:  # noqa: BLE001 - classified below; nothing is lost\n",
+                "            except Exception as exc:\n",
+            ),
+        ),
+        "careful",
+        ("interrupt",),
+        7,
+    ),
+    Fault(
+        "a foreign cancellation is let out of a tool",
+        (
+            Edit(
+                f"{CONTAINED}._classify",
+                "        if native > 0:\n",
+                "        if native == 0:\n            raise raised\n        if native > 0:\n",
+            ),
+            Edit(
+                f"{TOOL}.execute",
+                'self.end("cancelled", "Cancelled before it finished: its task was cancelled.")',
+                'self.end("cancelled", "Cancelled before it finished: its task was cancelled.")\n            raise',
+            ),
+        ),
+        "foreign",
+        ("interrupt",),
+        8,
+        ("asyncio",),
+    ),
+    Fault(
+        "a native cancellation of one tool is left in force",
+        (
+            Edit(
+                f"{CONTAINED}.run",
+                "                await _absorb_native_cancellations(native_before)",
+                "                pass",
+            ),
+        ),
+        "cancels itself",
+        ("interrupt",),
+        8,
+        ("asyncio",),
+    ),
+    Fault(
+        "a swallowed cancellation counts as a success",
+        (Edit(f"{CONTAINED}._classify", "swallowed=asked and self.delivered", "swallowed=False"),),
+        "swallows",
+        ("interrupt",),
+        8,
+    ),
+]
