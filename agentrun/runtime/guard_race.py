@@ -96,6 +96,9 @@ class GuardRace:
             await self._run.wait_for_news()
             self.collect()
         if not self.busy:
+            # When the run stops, it is the driver's turn that says when this is told: after the end of the model's
+            # stream, which was cancelled in the same moment, whichever of the two the scheduler lets run first.
+            self._publish(cancelled=True)
             self._guards = []
 
     async def bury(self) -> None:
@@ -147,20 +150,25 @@ class GuardRace:
 
     def _tell(self) -> None:
         """Tell the ends in the order in which the guardrails are listed, and fail with the first that did not pass."""
+        self._publish(cancelled=False)
+        if any(guard.error is not None for guard in self._guards):
+            self._run.cut_step()  # the model stream stops at once; the driver collects when it has been closed
+        self._run.wake()
+
+    def _publish(self, *, cancelled: bool) -> None:
         run = self._run
         for guard in self._guards:
             if guard.result is None:
                 if guard.contained.cancel_called:
                     continue
                 break
+            if guard.result.outcome == "cancelled" and not cancelled:
+                break
             if not guard.told:
                 guard.told = True
                 result = guard.result
                 run.guardrail_results.append(result)
                 run.publish(GuardrailEnded(result.name, result.kind, result.outcome, result.message))
-        if any(guard.error is not None for guard in self._guards):
-            run.cut_step()  # the model stream stops at once; the driver collects when it has been closed
-        run.wake()
 
     def collect(self) -> None:
         """Let the run fail with the first error in the order of the guardrails, whichever of them was quicker."""

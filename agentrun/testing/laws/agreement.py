@@ -28,7 +28,10 @@ def structure(events: Sequence[Event]) -> list[Event]:
 
 def disagreements(one: RunRecord, other: RunRecord) -> Iterator[BrokenLaw]:
     """Where two records of the same run on two backends (or of two schedules) differ in what must be the same: how the
-    run ended, its history, and its structural events."""
+    run ended, its history, and its structural events.
+
+    The events of each nested run have an order of their own: runs that are nested side by side are independent.
+    """
     names = one.backend or "one", other.backend or "the other"
     results = [record.live.result if record.live is not None else None for record in (one, other)]
     first, second = results
@@ -42,14 +45,17 @@ def disagreements(one: RunRecord, other: RunRecord) -> Iterator[BrokenLaw]:
         ]
         yield BrokenLaw(11, "the runs end differently:\n    " + "\n    ".join(ends))
         return
-    told = [[repr(_plain(event)) for event in structure(record.events)] for record in (one, other)]
-    if told[0] != told[1]:
-        pairs = zip(*told, strict=False)
-        difference = next(
-            (f"{names[0]}: {left}\n    {names[1]}: {right}" for left, right in pairs if left != right),
-            f"{len(told[0])} and {len(told[1])} events",
-        )
-        yield BrokenLaw(11, f"the runs tell of other events:\n    {difference}")
+    for path in sorted({event.path for record in (one, other) for event in record.events}):
+        told = [
+            [repr(_plain(event)) for event in structure(record.events) if event.path == path] for record in (one, other)
+        ]
+        if told[0] != told[1]:
+            pairs = zip(*told, strict=False)
+            difference = next(
+                (f"{names[0]}: {left}\n    {names[1]}: {right}" for left, right in pairs if left != right),
+                f"{len(told[0])} and {len(told[1])} events",
+            )
+            yield BrokenLaw(11, f"the runs tell of other events:\n    {difference}")
 
 
 def _plain(event: Event) -> Event:

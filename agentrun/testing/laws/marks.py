@@ -143,7 +143,13 @@ def _stopped_at_once(record: RunRecord, live: ActiveRun[Any], result: RunResult[
     if stop is None:
         return
     law = 10 if record.watchers else 6
-    shields = [mark for mark in record.marks if mark.kind in ("shielded", "critical") and mark.open_at(stop.order)]
+    shields = [
+        mark
+        for mark in record.marks
+        if mark.kind in ("shielded", "critical")
+        and mark.began <= stop.time + _EPSILON  # it may have been on its way there
+        and (mark.ended_order is None or mark.ended_order > stop.order)
+    ]
     for mark in record.marks:
         if mark.kind not in ("body", "stream") or not mark.open_at(stop.order):
             continue
@@ -214,8 +220,8 @@ def _siblings_unaffected(record: RunRecord, live: ActiveRun[Any], result: RunRes
 
 
 def _errors_surface_once(record: RunRecord, live: ActiveRun[Any], result: RunResult[Any]) -> Iterator[BrokenLaw]:
-    """Law 9: the block raises what made the run fail, itself; nothing else but what its own body raised and cancellations
-    comes out of it; and no error is lost: it is in the result, or the model was told."""
+    """Law 9: the block raises what made the run fail, itself; nothing else but what its own body raised and
+    cancellations comes out of it; and no error is lost: it is in the result, or the model was told."""
     if record.left is None:
         return
     raised, own = record.raised, record.own_error
@@ -271,8 +277,8 @@ def _hooks_in_pairs(record: RunRecord, live: ActiveRun[Any], result: RunResult[A
 
 
 def _nothing_acts_before_it_may(record: RunRecord, live: ActiveRun[Any], result: RunResult[Any]) -> Iterator[BrokenLaw]:
-    """Law 13: no tool runs while an input guardrail of the run is at work, after one that has not passed, or without the
-    approval that it needs."""
+    """Law 13: no tool runs while an input guardrail of the run is at work, after one that has not passed, or without
+    the approval that it needs."""
     paths = _paths(record.events)
     bad = {
         (event.path, event.name)

@@ -30,9 +30,11 @@ MarkKind: TypeAlias = Literal[
     "hook",
     "session",
 ]
-"""Kinds of user code: a tool's body, an ordinary ``finally`` (of anything), a callback of ``ctx.on_cleanup``, the entering
-and leaving of a context manager by ``ctx.enter_async_context``, a section that shields itself, a critical section, a
-cancellation hook of a tool, an approval function, a model's stream, a guardrail, a hook of `RunHooks`, a session's method."""
+"""Kinds of user code: the body of a tool, an ordinary ``finally`` of anything, a callback of ``ctx.on_cleanup``, the
+entering and the leaving of a context manager by ``ctx.enter_async_context``, a section that shields itself, a critical
+section, a cancellation hook of a tool, an approval function, a model's stream, a guardrail, a hook of `RunHooks`, a
+method of a session.
+"""
 
 
 @dataclass(slots=True, eq=False)

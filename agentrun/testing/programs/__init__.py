@@ -1,7 +1,7 @@
 """Programs: runs of agents as plain data, and playing them.
 
-A `Program` says what the model, the tools, the guardrails, the hooks, the session and the watchers of a run do, and what
-is done to the run at which point. `run_program` plays it in virtual time, and returns a record for
+A `Program` says what the model, the tools, the guardrails, the hooks, the session and the watchers of a run do, and
+what is done to the run at which point. `run_program` plays it in virtual time, and returns a record for
 `agentrun.testing.laws.broken_laws`. The ``repr`` of a program is code that can be pasted into a test.
 
 `agentrun.testing.strategies` draws programs with Hypothesis; this package does not need it.

@@ -1,4 +1,4 @@
-"""What a program is: plain data that says what the model, the tools and everybody else of a run do, and what is done to it.
+"""What a program is: plain data that says what everybody in a run does, and what is done to the run.
 
 All times are seconds of virtual time.
 """
@@ -6,7 +6,7 @@ All times are seconds of virtual time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from agentrun.core.config import RunConfig
@@ -48,11 +48,13 @@ Action: TypeAlias = Literal[
     "cancel_outer",
     "native",
 ]
-"""What may be done to a run. ``"escalate"`` is an ``"after_turn"`` interrupt that becomes immediate half a second later;
-``"interrupt_tool"`` is for the first tool at work, ``"withdraw"`` for the latest injection, ``"approve"`` and ``"reject"``
-for the first call that waits; ``"leave"`` leaves the run's block, ``"raise"`` raises in it; ``"cancel"`` and
-``"cancel_outer"`` cancel scopes around the run; ``"native"`` is ``Task.cancel()`` on the task that holds the run (asyncio;
-nothing on trio)."""
+"""What may be done to a run.
+
+``"escalate"`` is an ``"after_turn"`` interrupt that becomes immediate 0.51 s later; ``"interrupt_tool"`` is for the
+first tool at work, ``"withdraw"`` for the latest injection, ``"approve"`` and ``"reject"`` for the first call that
+waits; ``"leave"`` leaves the run's block, ``"raise"`` raises in it; ``"cancel"`` and ``"cancel_outer"`` cancel scopes
+around the run; ``"native"`` is ``Task.cancel()`` on the task that holds the run (asyncio; nothing on trio).
+"""
 
 ACTIONS: Final[tuple[Action, ...]] = Action.__args__  # type: ignore[attr-defined]
 """All of them."""
@@ -79,7 +81,8 @@ def _freeze(plan: Any, *names: str) -> None:
         value = getattr(plan, name)
         if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
             raise UserError(f"{type(plan).__name__}.{name} must be a list, not {type(value).__name__}")
-        object.__setattr__(plan, name, tuple(cast("Sequence[Any]", value)))
+        items: Sequence[Any] = value
+        object.__setattr__(plan, name, tuple(items))
 
 
 def _choose(plan: Any, name: str, *known: object) -> None:
@@ -282,7 +285,7 @@ class Program(Plan):
 
     agent: AgentPlan = AgentPlan()
     steers: Sequence[Steer] = ()
-    config: RunConfig = RunConfig()
+    config: RunConfig = field(default_factory=RunConfig)
     hooks: HooksPlan | None = None
     session: SessionPlan | None = None
     watchers: Sequence[WatcherPlan] = ()
@@ -324,16 +327,17 @@ class Program(Plan):
         )
 
 
-_STEPS: Final[tuple[Any, ...]] = Step.__args__  # type: ignore[attr-defined]
+_STEPS: Final[tuple[Any, ...]] = Step.__args__
 
 
 def parts_of(value: Any, kind: type[Any]) -> list[Any]:
     """All parts of this kind in a program, or in a part of one."""
     found: list[Any] = [value] if isinstance(value, kind) else []
     if isinstance(value, tuple):
-        for item in cast("tuple[Any, ...]", value):
+        items: tuple[Any, ...] = value
+        for item in items:
             found += parts_of(item, kind)
     elif isinstance(value, Plan):
-        for field in fields(cast("Any", value)):
-            found += parts_of(getattr(value, field.name), kind)
+        for each in fields(cast("Any", value)):
+            found += parts_of(getattr(value, each.name), kind)
     return found

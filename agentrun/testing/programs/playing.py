@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final, Self, cast
 
 import anyio
@@ -18,7 +20,7 @@ from agentrun.runtime.opening import open_run
 from agentrun.testing.laws import LAWS_OF_CHECKS, RunRecord
 from agentrun.testing.programs.building import build_agent, build_hooks, build_session
 from agentrun.testing.programs.ledger import Ledger
-from agentrun.testing.programs.plans import Program, Steer, WatcherPlan
+from agentrun.testing.programs.plans import ACTIONS, Program, Steer, WatcherPlan
 from agentrun.testing.sweeping.engine import BackendName, Conditions, Engine, check_backends
 from agentrun.testing.sweeping.points import Shot, Trial
 from agentrun.testing.sweeping.verdicts import BrokenLaw
@@ -26,6 +28,8 @@ from agentrun.testing.sweeping.verdicts import BrokenLaw
 __all__ = ["BlockBroke", "Player", "run_program"]
 
 _BUFFER: Final = 100_000
+_FREEZE_EVERY: Final = 20  # runs
+_OUTSIDE: Final = ("cancel", "cancel_outer", "native")
 _ENDLESS: Final = 1e9  # virtual seconds: the laws themselves say how long a teardown may take
 
 
@@ -107,8 +111,10 @@ class Player:
             )
             for violation in trial.violations
         ]
-        record.cancelled |= any(deed.action in ("cancel", "cancel_outer", "native") for deed in record.deeds)
+        record.cancelled |= any(deed.action in _OUTSIDE for deed in record.deeds)
         self.plays += 1
+        if self.plays % _FREEZE_EVERY == 0:
+            gc.freeze()  # what Hypothesis keeps of each program would be looked through after each run
         self.points += trial.steps
         self.steered += len(record.deeds)
         return record
@@ -132,7 +138,9 @@ def _shots(steers: Sequence[Steer], total: int) -> list[Shot]:
     last = 0
     for point, steer in sorted(wanted, key=lambda pair: pair[0]):
         last = max(point, last + 1)
-        shots.append(Shot(last, "before" if steer.resuming else "after", steer.action, steer.times))
+        # A native cancellation before the very first step would keep the program from being run at all.
+        resuming = steer.resuming and steer.action != "native"
+        shots.append(Shot(last, "before" if resuming else "after", steer.action, steer.times))
     return shots
 
 
@@ -153,15 +161,12 @@ class _Playing:
         program, record, ledger = self._program, self._record, self._ledger
         self._trial = trial
         ledger.now = trial.backend.now
-        agent = build_agent(program.agent, ledger, self._act_from_inside)
+        agent = build_agent(program.agent, ledger, self._act)
         record.model = agent.model
         record.session = build_session(program.session, ledger)
         record.watchers = sum(watcher.kind != "quick" for watcher in program.watchers)
         self._leaving = anyio.CancelScope()
-        for action in ("interrupt", "after_turn", "escalate", "interrupt_tool", "inject_next", "inject_now"):
-            trial.actions[action] = lambda action=action: self._act(action)
-        for action in ("inject_idle", "withdraw", "approve", "reject", "leave", "raise"):
-            trial.actions[action] = lambda action=action: self._act(action)
+        trial.actions.update({action: partial(self._act, action) for action in ACTIONS if action not in _OUTSIDE})
         trial.on_fire = self._fired
         opening = open_run(
             agent, "Go.", session=record.session, hooks=build_hooks(program.hooks, ledger), config=program.config
@@ -246,12 +251,9 @@ class _Playing:
     def _fired(self, action: str) -> None:
         """Before an action: those of the engine's own are noted here, the others when it is known what came of them."""
         live = self._record.live
-        if action in ("cancel", "cancel_outer", "native") and live is not None:
+        if action in _OUTSIDE and live is not None:
             real = action != "native" or self._record.backend == "asyncio"
             self._ledger.deed(action, stops=real and live.result is None)
-
-    def _act_from_inside(self, action: str) -> None:
-        self._act(action)
 
     def _act(self, action: str) -> None:
         live, record = self._record.live, self._record
@@ -268,7 +270,7 @@ class _Playing:
         elif action == "after_turn":
             live.interrupt("steered", mode="after_turn")
         elif action == "escalate":
-            live.interrupt("steered", mode="after_turn", escalate_after=0.5)
+            live.interrupt("steered", mode="after_turn", escalate_after=0.51)
         elif action.startswith("inject_"):
             self._inject(live, cast("Any", action.removeprefix("inject_")))
         elif action == "withdraw":

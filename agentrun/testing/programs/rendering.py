@@ -1,4 +1,4 @@
-"""Plain data as Python code that makes it again: only what differs from the defaults, on as few lines as are readable."""
+"""Plain data as Python code that makes it again: only what differs from the defaults, on few but readable lines."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def _in_one_line(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_in_one_line(item) for item in cast('list[Any]', value))}]"
     if isinstance(value, Mapping):
-        pairs = (f"{key!r}: {_in_one_line(item)}" for key, item in cast("Mapping[Any, Any]", value).items())
+        mapping: Mapping[Any, Any] = value
+        pairs = (f"{key!r}: {_in_one_line(item)}" for key, item in mapping.items())
         return f"{{{', '.join(pairs)}}}"
     if _is_data(value):
         arguments = ", ".join(f"{name}{_in_one_line(item)}" for name, item in _arguments(value))

@@ -120,7 +120,7 @@ class Swallow(_Step):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Raise(_Step):
-    """Raise: a ``LookupError``, a `ToolError` (``"fatal"``), or a foreign cancellation (``"cancellation"``, on asyncio).
+    """Raise: an error, a `ToolError` (``"fatal"``), or a foreign cancellation (``"cancellation"``; asyncio only).
 
     Attributes:
         what: Which.
@@ -157,8 +157,8 @@ class Group(_Step):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Native(_Step):
-    """Sleep in asyncio's own ``gather`` of two, ``wait_for``, ``timeout``, ``TaskGroup`` or ``shield`` (whose inner task
-    is cancelled and awaited in the end). On trio it just sleeps."""
+    """Sleep in asyncio's own ``gather``, ``wait_for``, ``timeout``, ``TaskGroup`` or ``shield`` (whose inner task is
+    cancelled and awaited in the end). On trio it just sleeps."""
 
     how: Literal["gather", "wait_for", "timeout", "TaskGroup", "shield"] = "gather"
     seconds: float = 0.0

@@ -14,12 +14,12 @@ All of them shrink towards what does least: a failing program comes down to a fe
 
 from __future__ import annotations
 
+import importlib.util
+
 from agentrun.core.errors import UserError
 
-try:
-    import hypothesis  # noqa: F401 - asked for here, so that the message says what to do
-except ModuleNotFoundError as exc:
-    raise UserError("agentrun.testing.strategies needs hypothesis: pip install hypothesis") from exc
+if importlib.util.find_spec("hypothesis") is None:
+    raise UserError("agentrun.testing.strategies needs hypothesis: pip install hypothesis")
 
 from agentrun.testing.strategies.agents import agents, guards, programs, turns
 from agentrun.testing.strategies.around import configs, hooks, sessions, steers, watchers

@@ -100,7 +100,8 @@ def agents(
     ]
     options: dict[str, Any] = {}
     calls = [tool.name for tool in own]
-    below = {"depth": depth - 1, "native": native, "tidy": tidy, "requests": requests, "max_tools": 2, "max_turns": 1}
+    below: dict[str, Any] = {"depth": depth - 1, "native": native, "tidy": tidy, "requests": requests}
+    below.update(max_tools=2, max_turns=1)
     if depth > 0 and draw(st.sampled_from([False, False, False, True])):
         options["experts"] = [draw(agents(f"{name}e", **below))]
         calls.append(f"{name}e")

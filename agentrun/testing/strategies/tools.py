@@ -63,9 +63,9 @@ def steps(*, native: bool = True, tidy: bool = False, requests: bool = True) -> 
         st.builds(OnCleanup, seconds()),
         st.builds(Enter, seconds(), seconds()),
         st.builds(Progress, st.integers(1, 3)),
-        st.builds(Timeout, st.sampled_from([0.1, 0.25, 2.0]), st.sampled_from([0.25, 1.0])),
+        st.builds(Timeout, st.sampled_from([0.13, 2.01]), st.sampled_from([0.25, 1.0])),
         st.builds(Group, st.integers(1, 3), seconds(), cleanups(tidy=True)),
-        st.builds(UntilInterrupted, st.sampled_from([0.25, 1.0])),
+        st.builds(UntilInterrupted, st.sampled_from([0.28, 1.03])),
         st.builds(Raise, st.sampled_from(["error", "error", "fatal"]), st.sampled_from([0, 1])),
     ]
     if native:
@@ -79,7 +79,7 @@ def steps(*, native: bool = True, tidy: bool = False, requests: bool = True) -> 
         choices += [
             st.builds(Swallow, seconds()),
             st.just(Sleep(float("inf"))),
-            st.builds(Critical, st.just(3.0), st.just(1.0)),
+            st.builds(Critical, st.just(3.0), st.just(1.02)),
             st.builds(OnCleanup, seconds(), st.just(True)),
             st.builds(Enter, seconds(), seconds(), st.just(True)),
             st.builds(Group, st.integers(1, 2), seconds(), cleanups(), st.just(True)),
@@ -106,7 +106,7 @@ def tools(
     cleanup = draw(cleanups(tidy=tidy))
     options: dict[str, Any] = {}
     option_strategies: dict[str, SearchStrategy[Any]] = {
-        "timeout": st.sampled_from([0.1, 0.5, 2.0]),
+        "timeout": st.sampled_from([0.13, 0.54, 2.07]),
         "retries": st.just(1),
         "parallel": st.just(False),
         "approval": st.sampled_from(["yes", "asks"] if tidy else ["yes", "asks", "fails"]),
