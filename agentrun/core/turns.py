@@ -83,6 +83,25 @@ class TurnMachine:
         status: How the run ended; ``None`` while it lasts.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_accepted",
+        "_builder",
+        "_calls",
+        "_outputs",
+        "_response",
+        "cancelled",
+        "failure",
+        "final",
+        "inbox",
+        "interrupts",
+        "limits",
+        "status",
+        "transcript",
+        "turn",
+        "usage",
+    )
+
     def __init__(self, transcript: Transcript, *, limits: Limits, inbox: Inbox) -> None:
         self.transcript = transcript
         self.inbox = inbox

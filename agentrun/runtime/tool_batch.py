@@ -27,6 +27,8 @@ __all__ = ["ToolBatch"]
 class ToolBatch:
     """Runs the calls of a turn. ``await batch.run()`` returns when each has its output and all cleanup is done."""
 
+    __slots__ = ("_handoffs", "_limit", "_next_agent", "_run", "_tools", "calls", "task_group", "wake")
+
     task_group: TaskGroup  # of calls that need tasks
 
     def __init__(self, run: Run, calls: Sequence[ToolCall]) -> None:
@@ -105,10 +107,11 @@ class ToolBatch:
                 run.publish(ApprovalRequested(tool.call.call_id, tool.call.name, tool.call.arguments))
         self._collect_fatal()
         self._settle_those_that_never_ran()
-        self._start_those_that_may()
+        queued = self._start_those_that_may()
         for tool in self._ends_to_tell():
             self._tell_end(tool)
-            self._start_those_that_may()
+            if queued:
+                queued = self._start_those_that_may()
         self._end_for_approval()
         return all(tool.told for tool in self.calls)
 
@@ -130,28 +133,31 @@ class ToolBatch:
                     self._run.pending_approvals += (tool.call,)
                 tool.end("cancelled", tool.cancel_text())
 
-    def _start_those_that_may(self) -> None:
+    def _start_those_that_may(self) -> bool:
+        """Start calls, in order, as far as there is a place for them. Returns whether some are left waiting for one."""
+        queued = [tool for tool in self.calls if tool.phase == "queued"]
+        if not queued:
+            return False
         # A call takes up its place until its end has been told, so that watchers never see more at work than may be.
-        running = [tool for tool in self.calls if tool.started and not tool.told]
-        for tool in self.calls:
-            if tool.phase != "queued":
-                continue
+        at_work = [tool for tool in self.calls if tool.started and not tool.told]
+        running = len(at_work)
+        exclusive = any(tool.tool is not None and not tool.tool.parallel for tool in at_work)
+        for tool in queued:
             spec = tool.tool
             assert spec is not None
-            if any(not other.tool.parallel for other in running if other.tool is not None):
-                return
-            if running and not spec.parallel:
-                return  # it wants to be alone, and those behind it do not overtake
-            if self._limit is not None and len(running) >= self._limit:
-                return
+            # One that wants to be alone waits for the others, and those behind it do not overtake.
+            if exclusive or (running and not spec.parallel) or (self._limit is not None and running >= self._limit):
+                return True
             tool.phase = "running"
             tool.started = True
-            running.append(tool)
+            running += 1
+            exclusive = not spec.parallel
             self._run.publish(ToolStarted(tool.call.call_id, tool.call.name, tool.call.arguments))
             if tool.runs_alone and len(self.calls) == 1:
                 tool.begin_here()
             else:
                 tool.begin(tool.execute)
+        return False
 
     def _ends_to_tell(self) -> list[ToolRun]:
         """Calls whose end is to be told, in order: an end is told when it happens, but cancelled calls end in the order

@@ -41,6 +41,32 @@ current_tool_run: ContextVar[ToolRun | None] = ContextVar("agentrun_current_tool
 class ToolRun:
     """A tool call on its way. The batch moves it from phase to phase; its task runs only the user's code."""
 
+    __slots__ = (
+        "_cleanups",
+        "_contained",
+        "_ctx",
+        "_hook_started",
+        "_hooks",
+        "_interrupted",
+        "_stopping",
+        "_tasks",
+        "_thread",
+        "arguments",
+        "asked",
+        "batch",
+        "call",
+        "cancel_reason",
+        "created_at",
+        "fatal",
+        "nested",
+        "output",
+        "phase",
+        "run",
+        "started",
+        "told",
+        "tool",
+    )
+
     def __init__(self, run: Run, batch: ToolBatch, call: ToolCall, tool: FunctionTool | None) -> None:
         self.run = run
         self.batch = batch
