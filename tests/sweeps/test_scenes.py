@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from . import scenes
 from .kinds import KINDS
 from .playing import LIMIT, Playing
 from .stage import ALWAYS_CHECKED, SCENES, Scene
+from .table import table
 
 LAWS = set(range(1, 14))
 
@@ -52,3 +54,8 @@ def test_there_are_enough_scenes_and_no_law_and_no_kind_of_user_code_is_left_out
     assert len(SCENES) >= 45
     assert set().union(*(scene.laws for scene in SCENES.values())) == LAWS
     assert set().union(*(scene.kinds for scene in SCENES.values())) == KINDS
+
+
+def test_the_page_of_the_scenes_is_up_to_date() -> None:
+    page = Path(__file__).parents[2] / "docs" / "scenes.md"
+    assert page.read_text() == table(), "python -m tests.sweeps.table > docs/scenes.md"

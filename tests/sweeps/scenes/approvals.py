@@ -110,7 +110,7 @@ def a_function_decides_whether_to_ask(book: Book) -> Play:
         async with book.cleaned("asking"):
             book.seen("approval function")
             await anyio.sleep(0.2)
-        return arguments["disk"] == "c"
+        return str(arguments["disk"]) == "c"
 
     def after(record: RunRecord, result: RunResult[Any]) -> None:
         started = [event.call_id for event in record.events if isinstance(event, ToolStarted)]

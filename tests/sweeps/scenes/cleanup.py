@@ -232,16 +232,20 @@ def a_pipeline_in_a_tool(book: Book) -> Play:
                     await send.send(number)
             send.close()
 
-        total = 0
+        numbers_received: list[int] = []
+
+        async def consume() -> None:
+            async for number in receive:
+                book.seen("memory streams in a tool")
+                numbers_received.append(number)
+
         async with book.cleaned("pipe"):
             with send, receive:
                 async with anyio.create_task_group() as group:
                     book.seen("task group in a tool")
                     group.start_soon(produce)
-                    async for number in receive:
-                        book.seen("memory streams in a tool")
-                        total += number
-        return str(total)
+                    group.start_soon(consume)
+        return str(sum(numbers_received))
 
     def after(result: RunResult[Any]) -> None:
         output = outputs(result).get("pipe")

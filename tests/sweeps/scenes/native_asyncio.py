@@ -35,7 +35,7 @@ def _play(book: Book, work: Any, kind: str) -> Play:
 
 @scene(laws={1, 7, 8}, kinds={"native asyncio: gather"}, backends=("asyncio",), second=2)
 def asyncio_gather_in_a_tool(book: Book) -> Play:
-    async def work() -> list[str]:
+    async def work() -> tuple[str, str]:
         return await asyncio.gather(_part(0.2, "one"), _part(0.4, "two"))
 
     return _play(book, work, "native asyncio: gather")

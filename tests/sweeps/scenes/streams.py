@@ -123,7 +123,7 @@ class Swallows(ScriptedModel):
 
 @scene(laws={2, 8}, kinds={"stream that swallows its cancellation"}, tidy=False)
 def a_stream_that_swallows_its_cancellation(book: Book) -> Play:
-    model = Swallows(book, Say("One moment.", chunks=3, delay=0.1), Say("Sun."))
+    model = Swallows(book, Say("One moment.", chunks=4), Say("Sun."))
 
     def after(result: RunResult[Any]) -> None:
         told = result.teardown.swallowed_cancellations

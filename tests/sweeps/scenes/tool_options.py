@@ -142,8 +142,7 @@ def a_tool_that_stops_when_it_is_asked_to(book: Book) -> Play:
             asked.append(await ctx.wait_interrupted())
             book.seen("wait_interrupted")
 
-        async with anyio.create_task_group() as group:
-            group.start_soon(listen)
+        async def work() -> None:
             for number in range(3):
                 await anyio.sleep(0.2)
                 ctx.progress(number)
@@ -151,6 +150,10 @@ def a_tool_that_stops_when_it_is_asked_to(book: Book) -> Play:
                 if asked:
                     break
             group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(listen)
+            group.start_soon(work)
         return f"stopped: {asked[0]}" if asked else "done"
 
     def after(result: RunResult[Any]) -> None:

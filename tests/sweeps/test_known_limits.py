@@ -1,0 +1,142 @@
+"""What a sweep finds and nobody has mended yet: each will be noticed when it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from agentrun import Agent, tool
+from agentrun.testing import Say, interrupt_everywhere
+
+from .scenes.streams import Swallows
+from .stage import Book, call, scripted
+
+ACTIONS: Any = ["interrupt", "inject_now"]
+
+
+@tool
+async def times_out_in_a_task() -> str:
+    """A timeout of its own in a task of its own."""
+
+    async def part() -> None:
+        with anyio.move_on_after(0.7):
+            await anyio.sleep(1)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(part)
+    return "done"
+
+
+@tool
+async def times_out_natively() -> str:
+    """A timeout of asyncio's."""
+    try:
+        async with asyncio.timeout(0.3):
+            await asyncio.sleep(5)
+    except TimeoutError:
+        await asyncio.sleep(0.2)
+    return "done"
+
+
+@tool
+async def works_beside_its_tasks() -> str:
+    """Await something inside of a task group of its own, beside a task of it."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(anyio.sleep, 1)
+        await anyio.sleep(0.5)
+    await anyio.sleep(0.5)
+    return "done"
+
+
+def playing(*tools: Any) -> Callable[[], Agent[Any, Any]]:
+    """An agent that calls the tool."""
+    return lambda: Agent("a", tools=tools, model=scripted(call(tools[0].name), Say("Done.")))
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        pytest.param(
+            "asyncio",
+            marks=pytest.mark.xfail(
+                reason="anyio 4.16: a scope that timed out in a child task, and is left while its parent is cancelled, "
+                "adds its count of uncancellations to the task group's scope, which belongs to another task. The group "
+                "then takes the cancellation of the tool for its own, and the tool is blamed for swallowing it."
+            ),
+        ),
+        "trio",
+    ],
+)
+def test_a_timeout_in_a_task_of_the_tool_that_passes_in_the_same_moment_does_not_hide_the_cancellation(
+    backend: Any,
+) -> None:
+    report = interrupt_everywhere(playing(times_out_in_a_task), "Go", backends=[backend], actions=ACTIONS)
+    report.raise_if_failed()
+
+
+@pytest.mark.parametrize("backend", ["asyncio"])
+@pytest.mark.xfail(
+    reason="the CancelledError of asyncio's own timeout, thrown in while the tool's cancellation is in force and not "
+    "delivered, is taken for that cancellation: the shield goes up, the timeout makes a TimeoutError of it, and the "
+    "tool goes on to its end under the shield. It is reported as swallowed."
+)
+def test_a_native_timeout_that_passes_in_the_same_moment_does_not_hide_the_cancellation(backend: Any) -> None:
+    report = interrupt_everywhere(playing(times_out_natively), "Go", backends=[backend], actions=ACTIONS)
+    report.raise_if_failed()
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "asyncio",
+        pytest.param(
+            "trio",
+            marks=pytest.mark.xfail(
+                reason="when trio lets the tool run before its child task, the shield is up when the cancellation "
+                "comes to the end of the nursery. The nursery has cancelled itself because of it, cannot see that it "
+                "comes from further out, and takes it for its own: the tool goes on, and is said to have swallowed it."
+            ),
+        ),
+    ],
+)
+def test_a_tool_that_awaits_inside_of_its_own_task_group_is_cancelled_in_every_schedule(backend: Any) -> None:
+    for seed in range(4):
+        report = interrupt_everywhere(
+            playing(works_beside_its_tasks), "Go", backends=[backend], actions=ACTIONS, seed=seed
+        )
+        report.raise_if_failed()
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "asyncio",
+        pytest.param(
+            "trio",
+            marks=pytest.mark.xfail(
+                reason="a cancellation that comes together with the end of a sleep goes in while the sleep's own scope "
+                "is cancelled as well, so it is not seen to be delivered: a stream that swallows it, and does not "
+                "await again, is not reported, and its text counts as complete."
+            ),
+        ),
+    ],
+)
+def test_a_stream_that_swallows_its_cancellation_at_the_end_of_a_sleep_is_reported(backend: Any) -> None:
+    models: list[Swallows] = []
+
+    def make() -> Agent[Any, Any]:
+        models.append(Swallows(Book(), Say("One moment.", chunks=3, delay=0.1)))
+        return Agent("a", model=models[-1])
+
+    def reported(record: Any) -> None:
+        if record.live is not None:
+            told = record.live.result.teardown.swallowed_cancellations
+            assert len(told) == models[-1].swallowed
+
+    report = interrupt_everywhere(make, "Go", backends=[backend], actions=ACTIONS, tidy=False, oracle=reported)
+    report.raise_if_failed()
