@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, NoReturn, cast
 
-__all__ = ["Ending", "Options", "parse"]
+__all__ = ["Ending", "FuzzOptions", "Options", "parse"]
 
 _MODEL_VARIABLE: Final = "AGENTRUN_MODEL"
 _FALLBACK_MODEL: Final = "local"
@@ -39,6 +39,37 @@ class Options:
     backend: Literal["asyncio", "trio"]
     history: Path | None
     json: bool
+    verbose: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FuzzOptions:
+    """The arguments of ``fuzz``, parsed.
+
+    Attributes:
+        agent: ``"module:name"``.
+        input: ``--input``: what the run starts with.
+        arguments: ``--arguments``, each as ``"TOOL=JSON"``.
+        tools: ``--tool``: only these.
+        backend: ``--backend``; ``"both"`` by default.
+        actions: ``--actions``: what to do at each point; empty for all.
+        seed: ``--seed``: the order in which trio runs what is ready together.
+        points: ``--points``: at most so many for each backend and action.
+        second: ``--second``: so many second injections after each first one.
+        only: ``--only``: the id of a failure to see again.
+        verbose: ``--verbose``: all that was seen of each failure; tracebacks of errors.
+    """
+
+    agent: str
+    input: str
+    arguments: tuple[str, ...]
+    tools: tuple[str, ...]
+    backend: Literal["asyncio", "trio", "both"]
+    actions: tuple[str, ...]
+    seed: int
+    points: int | None
+    second: int
+    only: str | None
     verbose: bool
 
 
@@ -72,13 +103,27 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def parse(argv: Sequence[str] | None = None) -> Options:
+def parse(argv: Sequence[str] | None = None) -> Options | FuzzOptions:
     """Parse the arguments; by default those of the process.
 
     Raises:
         SystemExit: For ``--help`` and ``--version`` (0) and wrong arguments (2, with a line on stderr).
     """
     values = _parser().parse_args(argv)
+    if values.command == "fuzz":
+        return FuzzOptions(
+            agent=values.agent,
+            input=values.input,
+            arguments=tuple(values.arguments),
+            tools=tuple(values.tool),
+            backend=values.backend,
+            actions=tuple(name for name in values.actions.split(",") if name),
+            seed=values.seed,
+            points=values.points,
+            second=values.second,
+            only=values.only,
+            verbose=values.verbose,
+        )
     return Options(
         command=values.command,
         prompt=getattr(values, "prompt", None),
@@ -117,7 +162,46 @@ def _parser() -> argparse.ArgumentParser:
         "the run and keeps the conversation, a second one leaves. '/help' shows the commands.",
     )
     _add_common(chat)
+    _add_fuzz(commands)
     return parser
+
+
+def _add_fuzz(commands: Any) -> None:
+    fuzz = commands.add_parser(
+        "fuzz",
+        help="stop an agent at every point, and see what it breaks",
+        description="Run an agent, with a scripted model that calls each of its tools, once for each scheduling point "
+        "and each way in which a run can be stopped or steered there. No model is called; time is virtual. What broke "
+        "is printed with the law, the place, and the command that shows it again.",
+        epilog="Exit codes: 0 nothing broke, 1 something did, 2 wrong usage.",
+    )
+    fuzz.add_argument("agent", metavar="MODULE:NAME", help="the agent, or a function that makes it afresh for each run")
+    fuzz.add_argument("--input", default="Go on.", metavar="TEXT", help="what the run starts with")
+    fuzz.add_argument(
+        "--arguments",
+        action="append",
+        default=[],
+        metavar="TOOL=JSON",
+        help="what a tool is called with, instead of the smallest arguments that fit; may be given several times",
+    )
+    fuzz.add_argument(
+        "--tool", action="append", default=[], metavar="NAME", help="call only this tool; may be given several times"
+    )
+    fuzz.add_argument("--backend", choices=("both", "asyncio", "trio"), default="both", help="the event loops")
+    fuzz.add_argument(
+        "--actions", default="", metavar="NAME,...", help="what to do at each point, such as interrupt,cancel; or all"
+    )
+    fuzz.add_argument("--seed", type=int, default=0, help="another order of what trio runs together")
+    fuzz.add_argument(
+        "--points", type=int, metavar="N", help="at most so many points for each backend and action, evenly spread"
+    )
+    fuzz.add_argument(
+        "--second", type=int, default=0, metavar="N", help="so many cancellations during the teardown of each injection"
+    )
+    fuzz.add_argument("--only", metavar="ID", help="see the failure of this id again")
+    fuzz.add_argument(
+        "-v", "--verbose", action="store_true", help="all that was seen of each failure, and tracebacks of errors"
+    )
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

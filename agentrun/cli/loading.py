@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
@@ -16,7 +17,7 @@ from agentrun.items import Item
 from agentrun.runtime.agent import Agent
 from agentrun.runtime.opening import open_run
 
-__all__ = ["Setup", "load_agent", "prepare"]
+__all__ = ["Setup", "agent_maker", "load_agent", "prepare"]
 
 _INSTRUCTIONS: Final = "You are a helpful assistant. Answer briefly and clearly."
 
@@ -66,6 +67,15 @@ def load_agent(spec: str) -> Agent[Any, Any]:
     Raises:
         UserError: The spec, the module or the object is not what it should be.
     """
+    return agent_maker(spec)()
+
+
+def agent_maker(spec: str) -> Callable[[], Agent[Any, Any]]:
+    """What gives the agent that ``"module:name"`` means: afresh each time, if the name is that of a function.
+
+    Raises:
+        UserError: The spec or the module is not what it should be; the object may turn out to be wrong later.
+    """
     module_name, colon, name = spec.partition(":")
     if not colon or not module_name or not name or "/" in spec or module_name.endswith(".py"):
         raise UserError(f"--agent must be MODULE:NAME, such as my_agents:support, not {spec!r}")
@@ -87,11 +97,16 @@ def load_agent(spec: str) -> Agent[Any, Any]:
             hint = f"; it has these agents: {agents}" if agents else ""
             raise UserError(f"--agent {spec}: {module_name} has no {name!r}{hint}")
         found = getattr(found, part)
-    if not isinstance(found, Agent) and callable(found):
-        try:
-            found = found()
-        except Exception as exc:
-            raise UserError(f"--agent {spec}: {name}() failed: {type(exc).__name__}: {exc}") from exc
-    if not isinstance(found, Agent):
-        raise UserError(f"--agent {spec}: this is not an Agent but {type(found).__name__}")
-    return found  # pyright: ignore[reportUnknownVariableType]
+
+    def make() -> Agent[Any, Any]:
+        made = found
+        if not isinstance(made, Agent) and callable(made):
+            try:
+                made = made()
+            except Exception as exc:
+                raise UserError(f"--agent {spec}: {name}() failed: {type(exc).__name__}: {exc}") from exc
+        if not isinstance(made, Agent):
+            raise UserError(f"--agent {spec}: this is not an Agent but {type(made).__name__}")
+        return made  # pyright: ignore[reportUnknownVariableType]
+
+    return make

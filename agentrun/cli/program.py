@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import anyio
 
-from agentrun.cli.arguments import Ending, Options, parse
+from agentrun.cli.arguments import Ending, FuzzOptions, Options, parse
 from agentrun.cli.signals import use_system_default
 from agentrun.errors import UserError
 
@@ -18,7 +18,7 @@ __all__ = ["complain", "main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """See `agentrun.cli.main`."""
-    options: Options | None = None
+    options: Options | FuzzOptions | None = None
     use_system_default()
     try:
         options = parse(argv)
@@ -34,7 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return ending.exit_code
 
 
-def _run(options: Options) -> Ending:
+def _run(options: Options | FuzzOptions) -> Ending:
+    if isinstance(options, FuzzOptions):
+        from agentrun.cli.fuzz_command import fuzz_command
+
+        return fuzz_command(options)
     if options.backend == "trio":
         try:
             import trio  # noqa: F401  # pyright: ignore[reportUnusedImport]

@@ -15,7 +15,7 @@ from agentrun.core.errors import ToolArgumentsError, UserError
 from agentrun.testing.checked_tool import A_DAY, CheckedTool
 from agentrun.testing.interrupt_sweep import action_modes
 from agentrun.testing.laws import LAWS_OF_CHECKS
-from agentrun.testing.sweep import choose_checks, sweep
+from agentrun.testing.sweep import check_sizes, choose_checks, sweep
 from agentrun.testing.sweeping.engine import BackendName, Conditions, check_backends
 from agentrun.testing.sweeping.report import SweepReport
 from agentrun.testing.sweeping.verdicts import Check, SweepRefused
@@ -102,6 +102,7 @@ def check_tool(
         SweepRefused: The tool cannot be swept: it is sync, not deterministic, or uses threads, sockets or processes.
         UserError: An argument is not valid.
     """
+    check_sizes(grace=grace, max_points=max_points, second=second, limit=limit)
     make = _maker(tool)
     first = make()
     checked = CheckedTool(

@@ -17,7 +17,7 @@ from agentrun.testing.scripted import Call, Say, ScriptedModel
 from agentrun.testing.sweeping.judging import raised_at
 from agentrun.testing.sweeping.places import Place
 from agentrun.testing.sweeping.points import Point, Trial
-from agentrun.testing.tool_findings import in_user_code
+from agentrun.testing.tool_findings import in_user_code, teardown_findings
 from agentrun.testing.watched_runs import RunPlan, WatchedRuns
 from agentrun.tools.context import RunContext
 from agentrun.tools.function import FunctionTool
@@ -126,13 +126,7 @@ class CheckedTool:
             raise ExceptionGroup("what is wrong with the tool", errors)
 
     def _findings(self, result: RunResult[Any]) -> Iterator[BrokenLaw]:
-        teardown = result.teardown
-        if teardown.swallowed_cancellations:
-            yield BrokenLaw(8, "it was cancelled, and returned as if it had not been")
-        if teardown.expired_graces:
-            yield BrokenLaw(6, "its cleanup took longer than its grace, and was cut short")
-        for error in teardown.cleanup_errors:
-            yield BrokenLaw(7, f"its cleanup raised {error.partition('): ')[2] or error}")
+        yield from teardown_findings(result.teardown)
         output = next((item for item in result.items if isinstance(item, ToolOutput)), None)
         if output is None:
             return
@@ -141,9 +135,9 @@ class CheckedTool:
         elif output.status == "failed" and (self._raised is None or not issubclass(self._raised.type, self._raises)):
             seen = self._raised
             what = f"{seen.type.__name__}: {seen.text}, at {seen.place}" if seen is not None else output.text
-            yield BrokenLaw(9, f"it failed by itself: {what}")
+            yield BrokenLaw(9, f"the tool failed by itself: {what}")
         elif output.status == "timed_out" and not self._tool_has_timeout and self._trial.fired == 0:
-            yield BrokenLaw(6, "it did not end by itself, not in a day of virtual time")
+            yield BrokenLaw(6, "the tool did not end by itself, not in a day of virtual time")
 
 
 class _WatchedTool(FunctionTool[..., Any]):

@@ -18,7 +18,17 @@ from agentrun.testing.sweeping.progress import Progress
 from agentrun.testing.sweeping.report import Failure, SweepReport
 from agentrun.testing.sweeping.verdicts import CHECKS, Check, SweepRefused, Violation
 
-__all__ = ["Failure", "Mode", "SweepRefused", "SweepReport", "cancel_everywhere", "choose_checks", "replay", "sweep"]
+__all__ = [
+    "Failure",
+    "Mode",
+    "SweepRefused",
+    "SweepReport",
+    "cancel_everywhere",
+    "check_sizes",
+    "choose_checks",
+    "replay",
+    "sweep",
+]
 
 T = TypeVar("T")
 
@@ -113,10 +123,8 @@ def cancel_everywhere(
     """
     if not callable(scenario):
         raise UserError(f"scenario must be an async function without arguments, not {type(scenario).__name__}")
-    _check_numbers(grace=grace, max_points=max_points, max_seconds=max_seconds)
-    _check_count("second", second, least=0)
-    if limit is not None:
-        _check_count("limit", limit, least=1)
+    _check_numbers(max_seconds=max_seconds)
+    check_sizes(grace=grace, max_points=max_points, second=second, limit=limit)
 
     async def run(_: Trial) -> None:
         awaitable = scenario()
@@ -359,6 +367,18 @@ def _spread(items: Sequence[T], most: int) -> list[T]:
     if most == 1:
         return [items[count // 2]]
     return [items[index * (count - 1) // (most - 1)] for index in range(most)]
+
+
+def check_sizes(*, grace: Any, max_points: Any, second: Any, limit: Any) -> None:
+    """Check the arguments that all sweeps have.
+
+    Raises:
+        UserError: One is not what it should be.
+    """
+    _check_numbers(grace=grace, max_points=max_points)
+    _check_count("second", second, least=0)
+    if limit is not None:
+        _check_count("limit", limit, least=1)
 
 
 def _check_numbers(**numbers: Any) -> None:

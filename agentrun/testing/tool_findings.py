@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from agentrun.testing.laws import LAWS
+from agentrun.core.results import TeardownReport
+from agentrun.testing.laws import LAWS, BrokenLaw
 from agentrun.testing.sweeping.places import Place
 from agentrun.testing.sweeping.report import Failure, SweepReport
 from agentrun.testing.sweeping.verdicts import CHECKS, Violation
 
-__all__ = ["describe_failures", "in_user_code"]
+__all__ = ["describe_failures", "describe_groups", "in_user_code", "teardown_findings"]
 
 _OWN_CODE: Final = str(Path(__file__).parents[1])
 _MOST_SHOWN: Final = 5
@@ -70,6 +71,7 @@ _MACHINERY: Final = re.compile(
     r"\n *task \d+ \((the scenario\) waits at .*|agentrun [^\n]* waits at \S*\bagentrun/(runtime|testing)/.*)"
 )
 _TOOL_TASK: Final = re.compile(r"task \d+ \(agentrun (run|tool .*? \([^()]*\))\)")
+_TOOL: Final = re.compile(r"\(agentrun tool (.*?) \(")
 _OF_TOOL: Final = "(agentrun "  # the tool runs in a task of its own, or in that of the run
 
 
@@ -94,12 +96,33 @@ def describe_failures(name: str, report: SweepReport, backends: Sequence[str], *
     """
     runs = f"{len(report.failures)} of {report.injections} runs" if report.injections else "every run"
     lines = [f"tool {name!r} does not cope with being stopped: {runs} on {' and '.join(backends)} went wrong"]
-    for group in sorted(_grouped(report.failures), key=lambda group: (group.law or 99, -len(group.failures))):
-        lines += ["", *_describe(group)]
+    lines += describe_groups(report.failures, lambda failure: f"check_tool(..., only={failure.id!r})")
     if in_full:
         for failure in report.failures:
             lines += ["", "the run in full:", *(f"  {line}" for line in str(failure).splitlines())]
     return "\n".join(lines)
+
+
+def describe_groups(failures: Iterable[Failure], replay: Callable[[Failure], str]) -> list[str]:
+    """What went wrong, by law and by place, each with what to do about it, and with ``replay`` of a failure of it."""
+    groups = sorted(_grouped(failures), key=lambda group: (group.law or 99, -len(group.failures)))
+    return [line for group in groups for line in ("", *_describe(group, replay))]
+
+
+def teardown_findings(teardown: TeardownReport) -> Iterator[BrokenLaw]:
+    """What tools and other user code did to a run's teardown, as laws that they have broken."""
+    for what in dict.fromkeys(map(_without_id, teardown.swallowed_cancellations)):
+        yield BrokenLaw(8, f"{what} was cancelled, and returned as if it had not been")
+    for what in dict.fromkeys(map(_without_id, teardown.expired_graces)):
+        yield BrokenLaw(6, f"{what}: its cleanup took longer than its grace, and was cut short")
+    for error in teardown.cleanup_errors:
+        what, _, text = error.partition("): ")
+        yield BrokenLaw(7, f"{_without_id(what + ')')}: its cleanup raised {text}" if text else f"cleanup: {error}")
+
+
+def _without_id(what: str) -> str:
+    """``"tool query"`` from ``"tool query (call_1)"``."""
+    return re.sub(r" \([^()]*\)$", "", what)
 
 
 def _grouped(failures: Iterable[Failure]) -> list[_Group]:
@@ -138,7 +161,7 @@ def _what(violation: Violation) -> str:
     return f"{what}{message}{where}"
 
 
-def _describe(group: _Group) -> Iterator[str]:
+def _describe(group: _Group, replay: Callable[[Failure], str]) -> Iterator[str]:
     title = f"law {group.law} ({LAWS[group.law]})" if group.law is not None else "no law of its own"
     yield f"{title}: {group.what}"
     stops: dict[tuple[str, ...], list[Failure]] = {}
@@ -148,7 +171,7 @@ def _describe(group: _Group) -> Iterator[str]:
     for where, failures in ordered[:_MOST_SHOWN]:
         yield from (f"  {line}" for line in where)
         yield f"    {_by(failures)}"
-        yield f"    to see it again: check_tool(..., only={failures[0].id!r})"
+        yield f"    to see it again: {replay(failures[0])}"
     if len(ordered) > _MOST_SHOWN:
         yield f"  ... and at {len(ordered) - _MOST_SHOWN} other places"
     yield from textwrap.wrap(f"What to do: {group.advice}", 110, initial_indent="  ", subsequent_indent="    ")
@@ -167,7 +190,8 @@ def _where(failure: Failure) -> Iterator[str]:
             yield "stopped before its first line, or after its last one"
     seen: set[str] = set()
     for label, place in cuts:
-        who = "the tool" if _OF_TOOL in label else f"its {label}"
+        tool = _TOOL.search(label)
+        who = f"tool {tool[1]}" if tool is not None else "the tool" if _OF_TOOL in label else f"its {label}"
         how = "cancelled again" if label in seen else "cancelled"
         seen.add(label)
         yield f"{who} was {how} at {place}"

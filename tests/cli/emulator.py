@@ -58,6 +58,8 @@ class Emulator:
             self.row = len(self.rows)
             self.rows.append([])
             self.column = 0
+        elif final == "K":
+            del self.rows[self.row][self.column :]
         elif final == "J":
             if arguments != "2":
                 del self.rows[self.row + 1 :]

@@ -1,0 +1,81 @@
+"""Agents for the tests of ``agentrun fuzz``."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import anyio
+from pydantic import BaseModel
+
+from agentrun import Agent, RunContext, run, tool
+
+
+class Report(BaseModel):
+    title: str
+    score: float
+
+
+@tool
+async def look_up(words: str, most: int = 3) -> str:
+    """Look something up."""
+    print("a print that nobody wants to see a thousand times")
+    await anyio.sleep(1)
+    return words * most
+
+
+@tool(needs_approval=True)
+async def clean(rooms: list[Literal["kitchen", "hall"]]) -> str:
+    """Clean up, and cope with being stopped."""
+    try:
+        await anyio.sleep(1)
+    finally:
+        await anyio.sleep(0.1)
+    return "clean"
+
+
+@tool
+async def stubborn(url: str) -> str:
+    """Try again, whatever happens."""
+    for _ in range(3):
+        try:
+            await anyio.sleep(1)  # BUG
+            return url
+        except BaseException:
+            continue
+    return "gave up"
+
+
+@tool
+def in_thread() -> str:
+    """Block."""
+    return "done"
+
+
+@tool
+async def code(number: int) -> int:
+    """A code that no schema tells of."""
+    if number != 42:
+        raise ValueError("not 42")
+    return number
+
+
+good = Agent("good", tools=[look_up, clean], output_type=Report)
+broken = Agent("broken", tools=[look_up, stubborn, in_thread])
+helper = Agent("helper", tools=[stubborn])
+billing = Agent("billing", tools=[look_up], handoffs=[Agent("refunds", tools=[stubborn])])
+desk = Agent("desk", tools=[look_up], handoffs=[billing])
+boss = Agent("boss", tools=[helper.as_tool(name="ask_helper", description="Ask.")])
+not_an_agent = 42
+
+
+@tool
+async def consult(ctx: RunContext[Any], question: str) -> str:
+    """Run another agent."""
+    return str((await run(helper, question, deps=ctx.deps)).output)
+
+
+consulting = Agent("consulting", tools=[consult])
+
+
+def made() -> Agent[Any, Any]:
+    return Agent("made", tools=[look_up])
