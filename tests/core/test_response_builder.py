@@ -28,6 +28,13 @@ def build(*events: ModelEvent) -> ResponseBuilder:
     return builder
 
 
+def test_a_response_that_has_not_ended_has_said_neither_what_it_cost_nor_why_it_stopped() -> None:
+    builder = build(TextDelta("a"))
+    assert (builder.usage, builder.finish_reason) == (None, None)
+    builder.feed(ResponseEnded(Usage(input_tokens=1), "length"))
+    assert (builder.usage, builder.finish_reason) == (Usage(input_tokens=1), "length")
+
+
 @pytest.mark.parametrize(
     ("events", "whole", "cut"),
     [
