@@ -150,7 +150,7 @@ def _build_tool(plan: ToolPlan, ledger: Ledger, act: Callable[[str], object], ne
     def code_of(ctx: RunContext[Any]) -> Code:
         return Code(ledger, plan.name, run=ctx.run.id, nested=nested, call_id=ctx.call_id, handled=handled)
 
-    async def body(ctx: RunContext[Any], n: int = 0) -> str:
+    async def body(ctx: RunContext[Any], n: int = 0, input: str = "") -> str:
         attempts[ctx.run.id, ctx.call_id] += 1
         return await play_body(plan, code_of(ctx), ctx, attempts[ctx.run.id, ctx.call_id], act)
 

@@ -171,8 +171,14 @@ class Code:
             with self.piece("shielded", because=because, planned=planned), anyio.CancelScope(shield=True):
                 await self._take(planned)
         else:
-            with self.piece("cleanup", because=because, planned=planned, may_be_cut=may_be_cut):
-                await self._take(planned)
+            try:
+                with self.piece("cleanup", because=because, planned=planned, may_be_cut=may_be_cut):
+                    await self._take(planned)
+            except anyio.get_cancelled_exc_class():
+                # As in any Python code: a cancellation that cuts the cleanup takes the place of the error.
+                errors = self.ledger.record.errors
+                errors[:] = [(error, owner) for error, owner in errors if error is not raised]
+                raise
         if plan.raises:
             raise self.broken("cleanup", handled=may_be_cut)
 

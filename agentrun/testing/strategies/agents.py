@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -17,11 +18,10 @@ from agentrun.testing.programs.plans import (
     Program,
     Steer,
     StreamPart,
-    ToolPlan,
 )
 from agentrun.testing.scripted import Call, Hang, Say, Wait
 from agentrun.testing.strategies.around import configs, hooks, sessions, steers, watchers
-from agentrun.testing.strategies.tools import cleanups, seconds, tools
+from agentrun.testing.strategies.tools import cleanups, seconds, some, tools
 
 __all__ = ["agents", "guards", "programs", "turns"]
 
@@ -32,7 +32,7 @@ def guards(*, tidy: bool = False) -> SearchStrategy[GuardPlan]:
     Args:
         tidy: Only such that answer.
     """
-    verdicts = ["pass", "pass", "pass", "trip"] if tidy else ["pass", "pass", "pass", "trip", "raise", "nonsense"]
+    verdicts = ["pass"] * 9 + (["trip"] if tidy else ["trip", "raise", "nonsense"])
     return st.builds(
         GuardPlan,
         st.sampled_from(["input", "output"]),
@@ -55,18 +55,20 @@ def turns(draw: st.DrawFn, calls: Sequence[str] = (), *, tidy: bool = False) -> 
     speech: SearchStrategy[StreamPart] = st.builds(
         Say, st.just("words"), st.sampled_from([1, 2, 4]), st.sampled_from([0.0, 0.1])
     ) | st.builds(Wait, seconds())
-    parts: list[SearchStrategy[StreamPart]] = [speech]
+    part = speech
     if calls:
         usual: SearchStrategy[StreamPart] = st.builds(Call, st.sampled_from(list(calls)), st.just({"input": "x"}))
-        parts = [usual, usual, usual, speech]
-    if not tidy:
-        odd: list[StreamPart] = [
-            Call("nobody"), ModelFails(), ModelFails(expected=False), Garbage(), Hang(),
-        ]  # fmt: skip
+        part = usual | usual | speech
+    parts: list[StreamPart] = []
+    if calls and draw(st.sampled_from([False, True, True])):
+        parts += [Call(name, {"input": "x"}) for name in calls]
+    parts += draw(st.lists(part, min_size=0 if parts else 1, max_size=3))
+    if not tidy and draw(st.sampled_from([False] * 7 + [True])):
+        odd: list[StreamPart] = [Call("nobody"), ModelFails(), ModelFails(expected=False), Garbage(), Hang()]
         for name in calls:
             odd += [Call(name, "{no json"), Call(name, {"n": "no number"}), Call(name, call_id="same")]
-        parts.append(st.sampled_from(odd))
-    return draw(st.lists(st.one_of(parts), min_size=1, max_size=4))
+        parts.insert(draw(st.integers(0, len(parts))), draw(st.sampled_from(odd)))
+    return parts
 
 
 @st.composite
@@ -79,7 +81,7 @@ def agents(
     tidy: bool = False,
     requests: bool = True,
     max_tools: int = 3,
-    max_turns: int = 2,
+    max_turns: int = 3,
 ) -> AgentPlan:
     """An agent.
 
@@ -93,11 +95,9 @@ def agents(
         max_tools: Most tools.
         max_turns: Most turns that its model has something to say in.
     """
-    count = draw(st.integers(0, max_tools))
-    own: list[ToolPlan] = [
-        draw(tools(f"{name if name != 'a' else ''}t{number}", native=native, tidy=tidy, requests=requests))
-        for number in range(1, count + 1)
-    ]
+    drawn = draw(some(tools(native=native, tidy=tidy, requests=requests), max_tools))
+    prefix = "" if name == "a" else name
+    own = [replace(each, name=f"{prefix}t{number}") for number, each in enumerate(drawn, 1)]
     options: dict[str, Any] = {}
     calls = [tool.name for tool in own]
     below: dict[str, Any] = {"depth": depth - 1, "native": native, "tidy": tidy, "requests": requests}
@@ -108,7 +108,7 @@ def agents(
     if depth > 0 and draw(st.sampled_from([False, False, False, True])):
         options["handoffs"] = [draw(agents(f"{name}h", **below))]
         calls.append(f"transfer_to_{name}h")
-    spoken = draw(st.lists(turns(calls, tidy=tidy), max_size=max_turns))
+    spoken = draw(some(turns(calls, tidy=tidy), max_turns))
     if draw(st.sampled_from([False, False, True])):
         options["guards"] = draw(st.lists(guards(tidy=tidy), min_size=1, max_size=2))
     options["closing"] = draw(cleanups(tidy=tidy))
@@ -123,7 +123,7 @@ def programs(
     *,
     agent: SearchStrategy[AgentPlan] | None = None,
     steer: SearchStrategy[Steer] | None = None,
-    max_steers: int = 2,
+    max_steers: int = 3,
     config: SearchStrategy[RunConfig] | None = None,
     native: bool = True,
     tidy: bool = False,
@@ -152,5 +152,5 @@ def programs(
     if draw(st.sampled_from([False, False, True])):
         options["approvals"] = draw(st.sampled_from([None, "reject"]))
     options["config"] = draw(config if config is not None else configs())
-    done = draw(st.lists(steer if steer is not None else steers(), max_size=max_steers))
+    done = draw(some(steer if steer is not None else steers(), max_steers))
     return Program(drawn, done, **options)

@@ -28,7 +28,9 @@ def configs(draw: st.DrawFn) -> RunConfig:
         "on_approval": st.just("end"),
         "tool_timeout": st.sampled_from([0.31, 1.01]),
     }
-    names = draw(st.lists(st.sampled_from(sorted(choices)), max_size=2, unique=True))
+    names: list[str] = []
+    if draw(st.sampled_from([False, False, True])):
+        names = draw(st.lists(st.sampled_from(sorted(choices)), min_size=1, max_size=2, unique=True))
     return RunConfig(**{name: draw(choices[name]) for name in names})
 
 
@@ -50,7 +52,9 @@ def sessions(*, tidy: bool = False) -> SearchStrategy[SessionPlan]:
     Args:
         tidy: Only such that do not fail.
     """
-    return st.builds(SessionPlan, seconds(), st.none() if tidy else st.sampled_from([None, "append", "load"]))
+    return st.builds(
+        SessionPlan, seconds(), st.none() if tidy else st.sampled_from([None, None, None, "append", "load"])
+    )
 
 
 def watchers() -> SearchStrategy[WatcherPlan]:

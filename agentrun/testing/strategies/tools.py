@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -26,12 +26,28 @@ from agentrun.testing.programs.steps import (
     UntilInterrupted,
 )
 
-__all__ = ["cleanups", "seconds", "steps", "tools"]
+__all__ = ["cleanups", "seconds", "some", "steps", "tools"]
+
+_T = TypeVar("_T")
 
 
 def seconds() -> SearchStrategy[float]:
     """Durations: few different ones, so that things happen in the same moment often."""
     return st.sampled_from([0.0, 0.1, 0.25, 1.0, 3.0])
+
+
+@st.composite
+def some(draw: st.DrawFn, items: SearchStrategy[_T], most: int) -> list[_T]:
+    """Up to so many of these, none being rare.
+
+    Args:
+        draw: Given by Hypothesis.
+        items: What to draw.
+        most: How many at most.
+    """
+    # A plain list would be empty in two cases out of five.
+    least = draw(st.sampled_from([0, *range(1, most + 1)] * 2 + [1] * most)) if most else 0
+    return draw(st.lists(items, min_size=least, max_size=most))
 
 
 def cleanups(*, tidy: bool = False) -> SearchStrategy[Cleanup | None]:
@@ -66,7 +82,7 @@ def steps(*, native: bool = True, tidy: bool = False, requests: bool = True) -> 
         st.builds(Timeout, st.sampled_from([0.13, 2.01]), st.sampled_from([0.25, 1.0])),
         st.builds(Group, st.integers(1, 3), seconds(), cleanups(tidy=True)),
         st.builds(UntilInterrupted, st.sampled_from([0.28, 1.03])),
-        st.builds(Raise, st.sampled_from(["error", "error", "fatal"]), st.sampled_from([0, 1])),
+        st.builds(Raise, st.sampled_from(["error", "error", "error", "fatal"]), st.sampled_from([0, 1])),
     ]
     if native:
         choices.append(

@@ -1,0 +1,1 @@
+"""Fuzzing the runtime with whole programs: ``python -m tests.fuzz --seed 1 --seconds 600``."""
