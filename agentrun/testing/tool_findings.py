@@ -71,6 +71,7 @@ _MACHINERY: Final = re.compile(
     r"\n *task \d+ \((the scenario\) waits at .*|agentrun [^\n]* waits at \S*\bagentrun/(runtime|testing)/.*)"
 )
 _TOOL_TASK: Final = re.compile(r"task \d+ \(agentrun (run|tool .*? \([^()]*\))\)")
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 _TOOL: Final = re.compile(r"\(agentrun tool (.*?) \(")
 _OF_TOOL: Final = "(agentrun "  # the tool runs in a task of its own, or in that of the run
 
@@ -154,11 +155,13 @@ def _kind(violation: Violation, failure: Failure) -> str:
 
 def _what(violation: Violation) -> str:
     if violation.check == "oracle":
-        return f"the oracle says: {violation.message.removeprefix('AssertionError: ')}"
+        # pytest adds lines to the message of an assertion, with addresses that are different in each run.
+        verdict = violation.message.removeprefix("AssertionError: ").partition("\n")[0]
+        return f"the oracle says: {_ADDRESS.sub('', verdict)}"
     what = "" if violation.check == "law" else f"{CHECKS[violation.check]}: "
     where = f" {violation.place}" if violation.place is not None else ""
     message = _TOOL_TASK.sub("the tool", _MACHINERY.sub("", violation.message)).replace("the scenario", "the run")
-    return f"{what}{message}{where}"
+    return f"{what}{_ADDRESS.sub('', message)}{where}"
 
 
 def _describe(group: _Group, replay: Callable[[Failure], str]) -> Iterator[str]:

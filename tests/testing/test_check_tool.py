@@ -213,7 +213,7 @@ def test_each_action_is_done_and_can_be_chosen() -> None:
 
     for action in ("interrupt", "interrupt_tool", "time_out", "inject_now", "cancel", "native"):
         seen.clear()
-        check_tool(work, actions=[action], second=0, backends=["asyncio"])  # type: ignore[list-item]
+        check_tool(work, actions=[action], second=0, backends=["asyncio"])
         assert seen, action
     with pytest.raises(UserError, match="actions contains 'dance'; expected interrupt, interrupt_tool, time_out"):
         check_tool(work, actions=["dance"])  # type: ignore[list-item]
@@ -290,6 +290,16 @@ def test_context_and_deps_are_given_and_made_afresh() -> None:
 
     report = check_tool(lease, {"name": "a"}, deps=deps, oracle=none_is_left, limit=5)
     assert len(made) > report.injections
+
+
+def test_verdicts_that_differ_only_in_addresses_and_in_what_pytest_adds_are_one() -> None:
+    def oracle() -> None:
+        seen = object()
+        assert not seen, f"{seen} is there"
+
+    message = str(failed(fresh(good), oracle=oracle, limit=3))
+    assert message.count("the oracle says: ") == 1
+    assert "the oracle says: <object object> is there\n" in message
 
 
 def test_an_oracle_may_be_async_and_name_a_law_itself() -> None:

@@ -174,7 +174,7 @@ async def test_the_script_is_played_to_its_end_through_handoffs_and_nested_runs(
     ]  # fmt: skip
     assert use_scripts(paths[2]) == []
     result = await run(first, "Go")
-    assert (result.status, result.agent, result.output) == ("completed", "last", Cat(kind="cat", lives=1))
+    assert (result.status, result.agent, result.output) == ("completed", "last", Cat(kind="cat", lives=1))  # type: ignore[comparison-overlap]
     calls = [item.name for item in result.items if isinstance(item, ToolCall)]
     assert calls == ["transfer_to_last", "inner", "nothing", "inner", "nothing"]
     assert {item.status for item in result.items if isinstance(item, ToolOutput)} == {"completed"}
