@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import anyio
 
-from agentrun import tool
+from agentrun import RunContext, tool
 from agentrun.errors import ToolError
 
 from .ledger import book
@@ -19,6 +20,7 @@ __all__ = [
     "fails_too",
     "lets_out",
     "swallows",
+    "unsure",
     "untidy",
     "untidy_child",
 ]
@@ -115,3 +117,16 @@ async def cancels_itself() -> str:
     assert task is not None
     task.cancel()
     return "cancelled, but done"
+
+
+async def cannot_tell(ctx: RunContext[Any], arguments: Any) -> bool:
+    """Break, which is no permission."""
+    await anyio.sleep(0.1)
+    raise LookupError("the rules are not there")
+
+
+@tool(needs_approval=cannot_tell)
+async def unsure() -> str:
+    """Must not run unless somebody knows that it may."""
+    book.notes["ran"] = True
+    return "done"

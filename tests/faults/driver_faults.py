@@ -178,6 +178,20 @@ FAULTS = [
         13,
     ),
     Fault(
+        "a trip is raised before the stream has closed",
+        (
+            Edit(
+                f"{GUARDS}._tell",
+                "self._run.cut_step()",
+                "from agentrun.runtime.driver import _tell_ending\n            self.collect()\n"
+                "            _tell_ending(self._run)",
+            ),
+        ),
+        "trip",
+        ("interrupt",),
+        13,
+    ),
+    Fault(
         "a guardrail that breaks lets pass",
         (
             Edit(

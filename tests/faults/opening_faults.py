@@ -53,6 +53,20 @@ FAULTS = [
         ("asyncio",),
     ),
     Fault(
+        "a cancellation in the last moment is swallowed",
+        (
+            Edit(
+                f"{OPENING}.__aexit__",
+                "                interruption = interruption or caught\n",
+                "                pass\n",
+            ),
+        ),
+        "native",
+        ("native",),
+        3,
+        ("asyncio",),
+    ),
+    Fault(
         "the host waits without a shield",
         (Edit(f"{OPENING}._wait_for_driver", "with anyio.CancelScope(shield=True):", "with anyio.CancelScope():"),),
         "two tools",

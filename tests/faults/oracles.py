@@ -8,7 +8,8 @@ from typing import Any
 import anyio
 
 from agentrun import RunResult, ToolOutput
-from agentrun.events import RunEnded, TextDelta
+from agentrun.errors import InputGuardrailTripped
+from agentrun.events import ModelCallEnded, ModelCallStarted, RunEnded, TextDelta
 from agentrun.items import AssistantMessage, Item
 from agentrun.testing import BrokenLaw
 from agentrun.testing.laws import RunRecord
@@ -25,6 +26,7 @@ __all__ = [
     "swallowing_is_reported",
     "told_once",
     "two_tools_are_right",
+    "unsure_has_not_run",
     "watched_slowly_is_right",
 ]
 
@@ -73,6 +75,11 @@ def a_trip_is_right(record: RunRecord, result: RunResult[Any]) -> None:
     told = "".join(event.text for event in record.events if isinstance(event, TextDelta))
     if told.count(" ") and len(told) > 8:
         raise BrokenLaw(13, f"the model went on saying {told!r} after the guardrail had tripped")
+    started = sum(isinstance(event, ModelCallStarted) for event in record.events)
+    if isinstance(result.error, InputGuardrailTripped) and started > sum(
+        isinstance(event, ModelCallEnded) for event in record.events
+    ):
+        raise BrokenLaw(13, "the trip was raised before the model's stream had closed")
     if book.notes.get("tripped") and result.status == "completed":
         raise BrokenLaw(13, "the run completed although an input guardrail tripped")
 
@@ -127,3 +134,8 @@ async def watched_slowly_is_right(record: RunRecord, result: RunResult[Any]) -> 
 def told_once(record: RunRecord, result: RunResult[Any]) -> None:
     if "caught" in book.notes and "left" not in book.notes and not record.cancelled:
         raise BrokenLaw(9, "a failure that wait() had raised was raised by the block again")
+
+
+def unsure_has_not_run(record: RunRecord, result: RunResult[Any]) -> None:
+    if book.notes.get("ran"):
+        raise BrokenLaw(13, "a tool ran though it is not known whether it may")

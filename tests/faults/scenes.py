@@ -22,6 +22,7 @@ from .bad_tools import (
     fails_too,
     lets_out,
     swallows,
+    unsure,
     untidy,
     untidy_child,
 )
@@ -36,8 +37,10 @@ from .oracles import (
     swallowing_is_reported,
     told_once,
     two_tools_are_right,
+    unsure_has_not_run,
     watched_slowly_is_right,
 )
+from .over_http import all_is_given_back, http_model
 from .tools import asks_twice, careful, dangerous, guarded_work, has_enough, patient, quick, slow, tells
 from .watchers import failure_caught, left_early, watched_slowly, watcher_leaves
 
@@ -196,6 +199,16 @@ def fatal_and_untidy() -> Agent[Any, Any]:
     return Agent("a", tools=[fails, fails_later, tells], model=spare(calls))
 
 
+def a_model_over_http() -> Agent[Any, Any]:
+    begin()
+    return Agent("a", model=http_model())
+
+
+def an_approval_check_that_breaks() -> Agent[Any, Any]:
+    begin()
+    return Agent("a", tools=[unsure, quick], model=spare([Call("unsure"), Call("quick")], Say("Done.")))
+
+
 def foreign_cancellation() -> Agent[Any, Any]:
     begin()
     return Agent("a", tools=[lets_out, slow], model=spare([Call("lets_out"), Call("slow")], Say("Done.")))
@@ -253,5 +266,7 @@ SCENES: dict[str, Scene] = {
     "fatal and untidy": Scene(fatal_and_untidy, ("interrupt",), {"raises": ToolError, "tidy": False}, errors_are_told),
     "caught": Scene(a_tool_fails_the_run, ("interrupt",), {"program": failure_caught, "raises": ToolError}, told_once),
     "cancels itself": Scene(a_native_cancellation, ("interrupt",), {}, None, ("asyncio",)),
+    "over http": Scene(a_model_over_http, ("interrupt", "inject_now", "cancel"), {}, all_is_given_back, limit=20),
+    "unsure": Scene(an_approval_check_that_breaks, ("interrupt", "approve"), {}, unsure_has_not_run),
     "foreign": Scene(foreign_cancellation, ("interrupt", "cancel"), {}, None, ("asyncio",)),
 }

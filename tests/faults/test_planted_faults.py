@@ -10,19 +10,28 @@ from typing import Any
 
 import pytest
 
-from agentrun.testing import SweepReport, interrupt_everywhere
+from agentrun.testing import SweepReport, interrupt_everywhere, replay
 
 from .catalog import Fault
 from .containment_faults import FAULTS as CONTAINMENT_FAULTS
 from .core_faults import FAULTS as CORE_FAULTS
 from .driver_faults import FAULTS as DRIVER_FAULTS
 from .hub_faults import FAULTS as HUB_FAULTS
+from .model_faults import FAULTS as MODEL_FAULTS
 from .opening_faults import FAULTS as OPENING_FAULTS
 from .planting import Edit, StaleFault, plant
 from .scenes import SCENES
 from .tool_faults import FAULTS as TOOL_FAULTS
 
-FAULTS = [*CORE_FAULTS, *HUB_FAULTS, *DRIVER_FAULTS, *OPENING_FAULTS, *TOOL_FAULTS, *CONTAINMENT_FAULTS]
+FAULTS = [
+    *CORE_FAULTS,
+    *HUB_FAULTS,
+    *DRIVER_FAULTS,
+    *OPENING_FAULTS,
+    *TOOL_FAULTS,
+    *CONTAINMENT_FAULTS,
+    *MODEL_FAULTS,
+]
 
 
 def sweep(name: str, actions: Any, backend: Any, limit: int | None = None) -> SweepReport:
@@ -47,6 +56,9 @@ def test_a_planted_fault_is_found_and_its_law_is_named(
     assert report.failures, f"not found: {fault.name}"
     assert fault.law in laws, f"law {fault.law} was expected, and laws {laws} were named\n{report}"
     assert f"law {fault.law}: " in str(report)
+    again = replay(report.failures[-1])
+    assert again is not None
+    assert again.violations == report.failures[-1].violations
 
 
 @pytest.mark.parametrize(

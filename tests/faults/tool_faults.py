@@ -89,6 +89,19 @@ FAULTS = [
         13,
     ),
     Fault(
+        "an approval check that breaks is a permission",
+        (
+            Edit(
+                f"{TOOL}.check_approval",
+                "await self._failed(error, raised_by_tool=False)",
+                'self.phase = "queued" if error else self.phase',
+            ),
+        ),
+        "unsure",
+        ("interrupt",),
+        13,
+    ),
+    Fault(
         "a call can be approved after it was rejected",
         (
             Edit(
