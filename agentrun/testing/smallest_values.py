@@ -56,9 +56,9 @@ class _Maker:
         for name in ("const", "enum", "anyOf", "oneOf"):
             if name in schema:
                 return self._chosen(name, schema, path, depth)
-        kind = schema.get("type")
-        if type(kind) is list:
-            kind = kind[0]
+        kind: Any = schema.get("type")
+        if not isinstance(kind, str) and kind:
+            kind = kind[0]  # the first of several
         return self._of_type(str(kind if kind is not None else _kind_of(schema)), schema, path, depth)
 
     def _chosen(self, name: str, schema: Mapping[str, Any], path: str, depth: int) -> Any:
