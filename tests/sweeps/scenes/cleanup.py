@@ -15,7 +15,7 @@ from agentrun.testing import Say
 from ..stage import Book, Play, call, has_cancellation, outputs, scene, scripted, steps
 
 
-@scene(laws={1, 4, 7}, kinds={"ordinary cleanup"}, second=2)
+@scene(laws={1, 4, 7}, kinds={"ordinary cleanup"}, second=1)
 def two_tools_with_ordinary_cleanup(book: Book) -> Play:
     @tool
     async def look(city: str) -> str:

@@ -50,7 +50,6 @@ def after_passing(book: Book, *guards: str) -> None:
 @scene(
     laws={7, 13},
     kinds={"racing input guardrail", "blocking input guardrail", "output guardrail", "guardrail with slow cleanup"},
-    second=1,
 )
 def guardrails_that_pass(book: Book) -> Play:
     @input_guardrail(blocking=True)

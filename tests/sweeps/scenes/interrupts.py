@@ -33,7 +33,7 @@ def first_reason(book: Book, result: RunResult[Any], reason: str) -> None:
         book.expect(2, result.interrupt.reason in (reason, "swept away"), result.interrupt)
 
 
-@scene(laws={2, 4, 6, 7}, kinds={"interrupt from a watcher", "ordinary cleanup"}, second=3)
+@scene(laws={2, 4, 6, 7}, kinds={"interrupt from a watcher", "ordinary cleanup"}, second=1)
 def interrupted_at_the_first_tool(book: Book) -> Play:
     def on_event(live: ActiveRun[Any], event: Event) -> None:
         if isinstance(event, ToolProgress) and live.interrupt("stop"):
@@ -119,7 +119,7 @@ def cancelled_while_it_is_interrupted(book: Book) -> Play:
     return Play(agent, program=program)
 
 
-@scene(laws={2, 6}, kinds={"interrupt from a tool", "ordinary cleanup"}, second=2)
+@scene(laws={2, 6}, kinds={"interrupt from a tool", "ordinary cleanup"}, second=1)
 def a_tool_that_stops_the_run(book: Book) -> Play:
     @tool
     async def stop(ctx: RunContext[Any]) -> str:

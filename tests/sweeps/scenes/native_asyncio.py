@@ -33,7 +33,7 @@ def _play(book: Book, work: Any, kind: str) -> Play:
     return Play(Agent("a", tools=[tool(native, description="Work as asyncio does.")], model=model))
 
 
-@scene(laws={1, 7, 8}, kinds={"native asyncio: gather"}, backends=("asyncio",), second=2)
+@scene(laws={1, 7, 8}, kinds={"native asyncio: gather"}, backends=("asyncio",), second=1)
 def asyncio_gather_in_a_tool(book: Book) -> Play:
     async def work() -> tuple[str, str]:
         return await asyncio.gather(_part(0.2, "one"), _part(0.4, "two"))

@@ -74,7 +74,7 @@ def a_handoff_beside_a_tool(book: Book) -> Play:
     return Play(agent, after)
 
 
-@scene(laws={1, 6, 7}, kinds={"nested run"}, second=2)
+@scene(laws={1, 6, 7}, kinds={"nested run"}, second=1)
 def an_agent_as_a_tool(book: Book) -> Play:
     inner_model = scripted(call("look"), Say("Sun.", chunks=2))
     inner = Agent("inner", tools=[looking(book, "nested run")], model=inner_model)

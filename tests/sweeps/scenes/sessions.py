@@ -46,7 +46,7 @@ class SlowSession(MemorySession):
             await anyio.sleep(0.1)
 
 
-@scene(laws={4, 6, 7}, kinds={"slow session"}, second=2)
+@scene(laws={4, 6, 7}, kinds={"slow session"}, second=1)
 def a_slow_session(book: Book) -> Play:
     session = SlowSession(book)
 
