@@ -103,10 +103,10 @@ class TurnMachine:
     )
 
     def __init__(self, transcript: Transcript, *, limits: Limits, inbox: Inbox) -> None:
-        self.transcript = transcript
-        self.inbox = inbox
+        self.transcript: Transcript = transcript
+        self.inbox: Inbox = inbox
         self.interrupts: InterruptLatch = InterruptLatch()
-        self.limits = limits
+        self.limits: Limits = limits
         self.usage: Usage = Usage()
         self.turn: int = 0
         self.final: AssistantMessage | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
@@ -125,30 +125,30 @@ class Run:
         end_on_approval: bool,
         parent: ToolRun | None,
     ) -> None:
-        self.id = run_id
-        self.agent = agent
-        self.models = models
-        self.machine = machine
-        self.config = config
-        self.deps = deps
-        self.session = session
-        self.hooks = hooks
-        self.end_on_approval = end_on_approval
-        self.parent = parent
+        self.id: str = run_id
+        self.agent: Agent[Any, Any] = agent
+        self.models: dict[int, Model] = models
+        self.machine: TurnMachine = machine
+        self.config: RunConfig = config
+        self.deps: Any = deps
+        self.session: Session | None = session
+        self.hooks: Sequence[RunHooks] = hooks
+        self.end_on_approval: bool = end_on_approval
+        self.parent: ToolRun | None = parent
         self.hub: EventHub = EventHub(parent.run.hub, (parent.call.call_id,)) if parent is not None else EventHub()
         self.report: TeardownReport = TeardownReport()
         self.errors: list[BaseException] = []
         self.exit_request: BaseException | None = None  # a Ctrl-C or `sys.exit()` that is no failure of the run
         self.guardrail_results: list[GuardrailResult] = []
         self.pending_approvals: tuple[ToolCall, ...] = ()
-        self.phase = "starting"
+        self.phase: str = "starting"
         self.result: RunResult[Any] | None = None
         self.output: Any = None
-        self.saved = 0  # items of the transcript that the session has
-        self.session_failed = False
+        self.saved: int = 0  # items of the transcript that the session has
+        self.session_failed: bool = False
         self.started_hooks: list[RunHooks] = []  # those that were told of the start, and will be told of the end
         self.model_hooks: list[RunHooks] = []
-        self.first_input_checked = False
+        self.first_input_checked: bool = False
         self.checked: set[str] = set()  # injections that the blocking guardrails have passed
         self.handle: ActiveRun[Any]
         self.guards: GuardRace
@@ -505,6 +505,10 @@ class Run:
 
 
 def _first_line(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        # What is in it, not what each event loop calls a group of what was raised in a task group.
+        inner = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        return "; ".join(_first_line(each) for each in inner)
     text = str(error).strip().split("\n", 1)[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

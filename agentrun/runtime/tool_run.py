@@ -68,16 +68,16 @@ class ToolRun:
     )
 
     def __init__(self, run: Run, batch: ToolBatch, call: ToolCall, tool: FunctionTool | None) -> None:
-        self.run = run
-        self.batch = batch
-        self.call = call
-        self.tool = tool
+        self.run: Run = run
+        self.batch: ToolBatch = batch
+        self.call: ToolCall = call
+        self.tool: FunctionTool | None = tool
         self.phase: Phase = "new"
         self.output: ToolOutput | None = None
         self.fatal: BaseException | None = None  # what this call makes the run fail with
-        self.started = False
-        self.asked = False  # for approval
-        self.told = False
+        self.started: bool = False
+        self.asked: bool = False  # for approval
+        self.told: bool = False
         self.cancel_reason: str | None = None
         self.created_at: float = anyio.current_time()
         self.arguments: Any = None

@@ -59,8 +59,8 @@ class CheckedTool:
         oracle: Callable[[], Any] | None,
         raises: tuple[type[BaseException], ...],
     ) -> None:
-        self.has_run = False
-        self.told = ""
+        self.has_run: bool = False
+        self.told: str = ""
         self._make = make
         self._arguments = arguments
         self._oracle = oracle

@@ -127,14 +127,14 @@ def test_loading_it_imports_itself_and_nothing_else(pytester: pytest.Pytester) -
         from pathlib import Path
 
         def test_modules():
-            Path(f"modules-{'_agentrun_pytest' in sys.modules}").write_text("\\n".join(sys.modules))
+            Path(f"modules-{'agentrun.testing.pytest_hooks' in sys.modules}").write_text("\\n".join(sys.modules))
         """
     )
     for args in ([], ["-p", "no:agentrun"]):
         run(pytester, "-p", "no:anyio", "-p", "no:hypothesispytest", "-p", "no:asyncio", "-p", "no:trio", *args)
     with_it, without = (set((pytester.path / f"modules-{it}").read_text().split()) for it in (True, False))
-    assert with_it - without == {"_agentrun_pytest"}
-    assert not {"agentrun", "anyio", "asyncio", "trio", "pydantic", "httpx"} & with_it
+    assert with_it - without == {"agentrun", "agentrun._lazy", "agentrun.testing", "agentrun.testing.pytest_hooks"}
+    assert not {"anyio", "asyncio", "trio", "pydantic", "httpx"} & with_it
 
 
 def test_its_fixtures_and_markers_are_these(pytester: pytest.Pytester) -> None:
@@ -148,7 +148,7 @@ def test_its_fixtures_and_markers_are_these(pytester: pytest.Pytester) -> None:
 
 
 def test_a_process_without_pytest_does_not_load_it() -> None:
-    code = "import agentrun.testing, sys; assert not {'_agentrun_pytest', 'pytest'} & set(sys.modules)"
+    code = "import agentrun.testing, sys; assert not {'agentrun.testing.pytest_hooks', 'pytest'} & set(sys.modules)"
     subprocess.run([sys.executable, "-P", "-c", code], check=True)
 
 

@@ -45,7 +45,7 @@ class PlannedModel:
     """A model that says what its agent's plan says; beyond that, "Very well."."""
 
     def __init__(self, plan: AgentPlan, ledger: Ledger, *, nested: bool) -> None:
-        self.name = f"model of {plan.name}"
+        self.name: str = f"model of {plan.name}"
         self.requests: list[ModelRequest] = []
         self.open_streams: int = 0
         self._plan = plan

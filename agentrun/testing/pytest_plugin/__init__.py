@@ -2,7 +2,7 @@
 
 Fixtures: ``scripted_model`` (a `ScriptedModels`) and ``agentrun_sweep`` (a `Sweeps`). Markers: ``cancel_everywhere``
 and ``agentrun_virtual_time``. Options: ``--agentrun-seed``, ``--agentrun-limit`` and ``--agentrun-only``. Import this
-for annotations; what pytest loads is ``_agentrun_pytest``, which imports this only for tests that use it.
+for annotations; what pytest loads is `agentrun.testing.pytest_hooks`, which imports this only for tests that use it.
 """
 
 from __future__ import annotations

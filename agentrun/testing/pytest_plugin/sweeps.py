@@ -60,8 +60,8 @@ class Sweeps:
 
     def __init__(self, item: pytest.Item) -> None:
         self._item = item
-        self.cancel_everywhere = self.swept(cancel_everywhere)
-        self.interrupt_everywhere = self.swept(interrupt_everywhere)
+        self.cancel_everywhere: Callable[..., SweepReport] = self.swept(cancel_everywhere)
+        self.interrupt_everywhere: Callable[..., SweepReport] = self.swept(interrupt_everywhere)
 
     def swept(self, function: Callable[P, SweepReport]) -> Callable[P, SweepReport]:
         """The same for another function that returns a `SweepReport`.

@@ -1,8 +1,7 @@
 """The pytest plugin of agentrun, as far as pytest loads it: in each test process of an environment with agentrun in it.
 
 Most of those test something else. So this module imports pytest and nothing that pytest has not imported itself, and
-what does the work, `agentrun.testing.pytest_plugin`, is imported by the first test that asks for it. It is a module of
-its own at the top because importing ``agentrun.testing.anything`` means importing ``agentrun``.
+what does the work, `agentrun.testing.pytest_plugin`, is imported by the first test that asks for it.
 """
 
 from __future__ import annotations
