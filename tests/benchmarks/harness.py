@@ -16,11 +16,26 @@ from typing import Any, Final, TypeAlias
 
 import anyio
 
-__all__ = ["AGENTRUN", "BARE", "FLOOR", "Aim", "Comparison", "Program", "Settings", "compare", "growth", "on_backends"]
+__all__ = [
+    "AGENTRUN",
+    "BARE",
+    "FLOOR",
+    "LOOPS",
+    "UVLOOP",
+    "Aim",
+    "Comparison",
+    "Program",
+    "Settings",
+    "compare",
+    "growth",
+    "on_backends",
+]
 
 AGENTRUN: Final = "agentrun"
 FLOOR: Final = "SC floor"
 BARE: Final = "bare loop"
+UVLOOP: Final = "uvloop"
+LOOPS: Final = ("asyncio", "trio", UVLOOP)
 
 Program: TypeAlias = Callable[[], Awaitable[Any]]
 """Does the work once and returns what it made of it: programs that are compared must return the same."""
@@ -33,19 +48,21 @@ class Settings:
     Attributes:
         quick: Fewer and smaller rounds: says whether everything works, and what the ratios are, more or less.
         backends: The event loops to measure on.
+        tiny: Next to nothing of everything: says that the measures run, and no more.
     """
 
     quick: bool = False
-    backends: tuple[str, ...] = ("asyncio", "trio")
+    backends: tuple[str, ...] = LOOPS
+    tiny: bool = False
 
-    def pick(self, quick: int, full: int) -> int:
+    def pick(self, quick: int, full: int, tiny: int = 1) -> int:
         """A number of rounds, or the size of the work."""
-        return quick if self.quick else full
+        return tiny if self.tiny else quick if self.quick else full
 
 
 @dataclass(frozen=True)
 class Aim:
-    """``program`` shall cost at most ``at_most`` times as much as ``against``."""
+    """``program`` shall cost at most ``at_most`` times as much as ``against``, on asyncio."""
 
     against: str
     at_most: float
@@ -139,7 +156,9 @@ def check_same(results: Mapping[str, Any]) -> None:
 def on_backends(settings: Settings, measure: Callable[[str], Awaitable[Comparison]]) -> Iterable[Comparison]:
     """Run ``measure(backend)`` in an event loop of each backend."""
     for backend in settings.backends:
-        yield anyio.run(measure, backend, backend=backend)
+        options = {"use_uvloop": True} if backend == UVLOOP else {}
+        loop = "asyncio" if backend == UVLOOP else backend
+        yield anyio.run(measure, backend, backend=loop, backend_options=options)
 
 
 def growth(sizes: Sequence[int], costs: Sequence[float]) -> float:

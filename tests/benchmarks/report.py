@@ -1,65 +1,117 @@
-"""The table."""
+"""The tables: one for each measure as it comes, and one of all aims at the end."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TextIO
+from dataclasses import dataclass
+from typing import Any, Final, TextIO
 
-from .harness import BARE, FLOOR, Aim, Comparison
+from .harness import AGENTRUN, BARE, FLOOR, Aim, Comparison
 
 __all__ = ["Report"]
 
-_COLUMNS = ("", "loop", "program", "absolute", f"x {BARE}", f"x {FLOOR}", "aim")
-_WIDTHS = (44, 7, 30, 11, 11, 10, 0)
+_COLUMNS = ("", "loop", "program", "absolute", f"x {BARE}", f"x {FLOOR}", f"x {AGENTRUN}", "aim")
+_WIDTHS = (44, 7, 30, 11, 11, 10, 10, 0)
+_TRIO_AT_MOST: Final = 1.5  # times asyncio
+
+
+@dataclass(frozen=True)
+class _Judged:
+    where: str
+    text: str
+    met: bool
 
 
 class Report:
-    """Prints comparisons as they come, and counts the aims."""
+    """Prints comparisons as they come, and keeps what is to be said at the end."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
-        self.met = 0
-        self.missed = 0
+        self._measure = ""
+        self._judged: list[_Judged] = []
+        self._on_asyncio: dict[tuple[str, str, str], float] = {}
+        self.rows: list[dict[str, Any]] = []
 
-    def title(self, text: str) -> None:
+    def title(self, name: str, text: str) -> None:
         """Begin a measure."""
-        self._line(f"\n{text}")
+        self._measure = name
+        self._line(f"\n{name}: {text}")
         self._row(_COLUMNS)
         self._line("-" * (sum(_WIDTHS) + 20))
 
+    def skip(self, name: str, reason: str) -> None:
+        """Say loudly that something was not measured."""
+        self._line(f"\n*** SKIPPED {name}: {reason}")
+
     def add(self, comparison: Comparison) -> None:
         """Print one comparison."""
+        rows: dict[str, Any] = {}
         for number, program in enumerate(comparison.samples):
+            aims = self._aims(comparison, program)
+            median = comparison.median(program)
+            ratios = {name: comparison.ratio(program, name) for name in (BARE, FLOOR, AGENTRUN)}
             self._row(
                 (
                     comparison.what if number == 0 else "",
                     comparison.backend if number == 0 else "",
                     program,
-                    quantity(comparison.median(program), comparison.unit),
-                    _ratio(comparison.ratio(program, BARE)),
-                    _ratio(comparison.ratio(program, FLOOR)),
-                    "; ".join(self._judge(comparison, aim) for aim in comparison.aims if aim.program == program),
+                    quantity(median, comparison.unit),
+                    *(_ratio(ratio) for ratio in ratios.values()),
+                    "; ".join(f"{text}: {self._count(comparison, text, met)}" for text, met in aims),
                 )
             )
+            rows[program] = {"median": median, "ratios": {k: v for k, v in ratios.items() if v is not None}}
         for text, met in comparison.findings:
-            self._line(f"    {text}{'' if met is None else ': ' + self._count(met)}")
+            self._line(f"    {text}{'' if met is None else ': ' + self._count(comparison, text, met)}")
+        self.rows.append(
+            {
+                "measure": self._measure,
+                "what": comparison.what,
+                "loop": comparison.backend,
+                "unit": comparison.unit,
+                "programs": rows,
+                "findings": comparison.findings,
+            }
+        )
 
     def end(self) -> None:
-        """The last line."""
-        self._line(f"\naims: {self.met} met, {self.missed} not met")
+        """All aims in one table, those that were missed last."""
+        self._line("\naims")
+        self._line("-" * (sum(_WIDTHS) + 20))
+        for judged in sorted(self._judged, key=lambda one: not one.met):
+            self._line(f"{'met' if judged.met else 'NOT MET':8} {judged.where:70} {judged.text}")
+        met = sum(judged.met for judged in self._judged)
+        self._line(f"\naims: {met} met, {len(self._judged) - met} not met")
 
-    def _judge(self, comparison: Comparison, aim: Aim) -> str:
+    def as_json(self) -> dict[str, Any]:
+        """All figures, for a chart or to compare runs of the benchmarks."""
+        return {"rows": self.rows, "aims": [[one.where, one.text, one.met] for one in self._judged]}
+
+    def _aims(self, comparison: Comparison, program: str) -> list[tuple[str, bool]]:
+        """The aims are for asyncio; on trio, agentrun shall not cost much more than there."""
+        key = (self._measure, comparison.what, program)
+        if comparison.backend in ("asyncio", ""):
+            self._on_asyncio[key] = comparison.median(program)
+            return [self._judge(comparison, aim) for aim in comparison.aims if self._counts(comparison, aim, program)]
+        if comparison.backend == "trio" and program.split(",")[0] == AGENTRUN and self._on_asyncio.get(key):
+            ratio = comparison.median(program) / self._on_asyncio[key]
+            return [(f"{ratio:.2f} of at most {_TRIO_AT_MOST:g}x asyncio", ratio <= _TRIO_AT_MOST)]
+        return []
+
+    @staticmethod
+    def _counts(comparison: Comparison, aim: Aim, program: str) -> bool:
+        return aim.program == program and comparison.ratio(program, aim.against) is not None
+
+    @staticmethod
+    def _judge(comparison: Comparison, aim: Aim) -> tuple[str, bool]:
         ratio = comparison.ratio(aim.program, aim.against)
-        if ratio is None:
-            return ""
-        return f"{ratio:.2f} of at most {aim.at_most:g}x {aim.against}: {self._count(ratio <= aim.at_most)}"
+        assert ratio is not None
+        return f"{ratio:.2f} of at most {aim.at_most:g}x {aim.against}", ratio <= aim.at_most
 
-    def _count(self, met: bool) -> str:
-        if met:
-            self.met += 1
-            return "met"
-        self.missed += 1
-        return "NOT MET"
+    def _count(self, comparison: Comparison, text: str, met: bool) -> str:
+        where = ", ".join(part for part in (self._measure, comparison.what, comparison.backend) if part)
+        self._judged.append(_Judged(where, text, met))
+        return "met" if met else "NOT MET"
 
     def _row(self, cells: Sequence[str]) -> None:
         self._line(" ".join(cell.ljust(width) for cell, width in zip(cells, _WIDTHS, strict=True)).rstrip())

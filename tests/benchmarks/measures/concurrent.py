@@ -1,23 +1,29 @@
-"""A thousand runs at once: CPU time and memory for each."""
+"""Thousands of runs at once: CPU time and memory for each."""
 
 from __future__ import annotations
 
 import gc
+import statistics
 import time
 import tracemalloc
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from typing import TypeAlias
 
 import anyio
+import anyio.lowlevel
 
-from agentrun import Agent
-from agentrun.models import Model
+from agentrun import Agent, ToolCall
+from agentrun.models import Model, ModelEvent
 
-from ..harness import AGENTRUN, BARE, FLOOR, Comparison, Settings, compare, on_backends
-from ..programs import Seen, Tools, agentrun_agent, bare_loop, sc_floor, tool_turns
+from ..harness import AGENTRUN, BARE, FLOOR, Aim, Comparison, Settings, compare, on_backends
+from ..programs import Seen, Source, Tools, agentrun_agent, bare_loop, deltas, sc_floor
 
 TITLE = "1000 concurrent runs, each with one tool call and an answer, all in their tools at the same time"
 
-_Run = Callable[[Model, Tools], Awaitable[Seen]]
+_Run: TypeAlias = Callable[[Model, Tools], Awaitable[Seen]]
+_DELTAS = 100
+_KIB_AT_MOST = 24.0
+_MORE_AT_MOST = 1.2  # times as much a run when there are five times as many
 
 
 class _Gate:
@@ -39,13 +45,27 @@ class _Gate:
         return text
 
 
-async def _together(run: _Run, runs: int) -> tuple[float, list[Seen]]:
+def _model(count: int) -> Model:
+    """One tool call, and then an answer of ``count`` deltas that come one by one."""
+
+    async def play(number: int) -> AsyncGenerator[ModelEvent, None]:
+        await anyio.lowlevel.checkpoint()
+        if number == 0:
+            yield ToolCall("call_0_0", "echo", '{"text": "0.0"}')
+            return
+        async for delta in deltas(count, waits=count > 1):
+            yield delta
+
+    return Source(play)
+
+
+async def _together(run: _Run, runs: int, count: int = 1) -> tuple[float, list[Seen]]:
     """Returns the bytes that were in use with all runs alive, if they are traced, and what the runs gave."""
     gate = _Gate(runs)
     seen: list[Seen] = []
 
     async def one() -> None:
-        seen.append(await run(tool_turns(1, 1), {"echo": gate.echo}))
+        seen.append(await run(_model(count), {"echo": gate.echo}))
 
     async with anyio.create_task_group() as tasks:
         for _ in range(runs):
@@ -55,7 +75,7 @@ async def _together(run: _Run, runs: int) -> tuple[float, list[Seen]]:
 
 def measure(settings: Settings) -> Iterable[Comparison]:
     """CPU time, then memory with all runs alive, then what reference counting leaves to the garbage collector."""
-    runs, rounds = 1000, settings.pick(3, 9)
+    runs, rounds = settings.pick(1000, 1000, tiny=5), settings.pick(3, 9)
 
     def programs() -> dict[str, _Run]:
         agents: dict[int, Agent] = {}
@@ -70,17 +90,39 @@ def measure(settings: Settings) -> Iterable[Comparison]:
 
         return {AGENTRUN: with_agentrun, FLOOR: sc_floor, BARE: bare_loop}
 
-    async def cpu(backend: str) -> Comparison:
+    async def cpu_of(runs: int, count: int, rounds: int) -> dict[str, list[float]]:
         async def results(run: _Run) -> list[Seen]:
-            return (await _together(run, runs))[1]
+            return (await _together(run, runs, count))[1]
 
-        samples = await compare(
+        return await compare(
             {name: (lambda run=run: results(run)) for name, run in programs().items()},  # type: ignore[misc]
             rounds=rounds,
             per=runs,
             clock=time.process_time,
         )
-        return Comparison("CPU time for each run", backend, samples)
+
+    async def cpu(backend: str) -> Comparison:
+        samples = await cpu_of(runs, 1, rounds)
+        return Comparison("CPU time for each run", backend, samples, aims=[Aim(FLOOR, 1.0)])
+
+    async def streaming(backend: str) -> Comparison:
+        samples = await cpu_of(runs, _DELTAS, settings.pick(1, 5))
+        return Comparison(f"the same, {_DELTAS} deltas each", backend, samples, aims=[Aim(FLOOR, 1.0)])
+
+    async def more(backend: str) -> Comparison:
+        # In turns with a fifth of them, so that whatever slows the machine down slows both.
+        samples: dict[str, list[float]] = {}
+        ratios: list[float] = []
+        for _ in range(settings.pick(1, 5)):
+            few, many = await cpu_of(runs, 1, 1), await cpu_of(5 * runs, 1, 1)
+            ratios.append(many[AGENTRUN][0] / few[AGENTRUN][0])
+            for name, values in many.items():
+                samples.setdefault(name, []).extend(values)
+        ratio = statistics.median(ratios)
+        aim = backend == "asyncio"
+        text = f"{ratio:.2f} times as much a run as with {runs}" + (f" (aim: at most {_MORE_AT_MOST})" if aim else "")
+        findings = [(text, ratio <= _MORE_AT_MOST if aim else None)]
+        return Comparison(f"CPU time for each of {5 * runs} runs", backend, samples, findings=findings)
 
     async def memory(backend: str) -> Comparison:
         samples: dict[str, list[float]] = {}
@@ -98,7 +140,12 @@ def measure(settings: Settings) -> Iterable[Comparison]:
             samples[name] = [used / runs]
             left = gc.collect() / runs
             findings.append((f"{name}: {left:.1f} objects of each run are left to the garbage collector", None))
+        if backend == "asyncio":
+            used = samples[AGENTRUN][0] / 1024
+            findings.append((f"{used:.1f} of at most {_KIB_AT_MOST:g} KiB for each live run", used <= _KIB_AT_MOST))
         return Comparison("memory for each live run", backend, samples, unit="B", findings=findings)
 
     yield from on_backends(settings, cpu)
+    yield from on_backends(settings, streaming)
+    yield from on_backends(settings, more)
     yield from on_backends(settings, memory)

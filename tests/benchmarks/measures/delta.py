@@ -15,7 +15,7 @@ TITLE = "one streamed delta, in process (CPU time; the run itself is part of it,
 
 def measure(settings: Settings) -> Iterable[Comparison]:
     """Deltas that come in bunches (the source never waits), and deltas that come one by one."""
-    count, rounds = settings.pick(2000, 10000), settings.pick(5, 15)
+    count, rounds = settings.pick(2000, 10000, tiny=5), settings.pick(5, 15)
 
     for waits in (False, True):
 
@@ -36,6 +36,6 @@ def measure(settings: Settings) -> Iterable[Comparison]:
                 clock=time.process_time,
             )
             what = "delta, source waits before each" if waits else "delta, source never waits"
-            return Comparison(what, backend, samples, aims=[Aim(FLOOR, 2.0)])
+            return Comparison(what, backend, samples, aims=[Aim(FLOOR, 0.5 if not waits else 1.0)])
 
         yield from on_backends(settings, one)

@@ -14,7 +14,7 @@ from agentrun import Agent, ToolCall, open_run
 from agentrun.events import TextDelta
 from agentrun.models import Model, ModelEvent, OpenAIResponsesModel
 
-from ..harness import AGENTRUN, FLOOR, Comparison, Settings, compare, on_backends
+from ..harness import AGENTRUN, FLOOR, Aim, Comparison, Settings, compare, on_backends
 from ..programs import Source, deltas
 from ..server import serving
 from .http import pieces_of
@@ -138,7 +138,7 @@ def measure(settings: Settings) -> Iterable[Comparison]:
             rounds=rounds,
             own_clock=True,
         )
-        return Comparison("a model stream in the process", backend, samples)
+        return Comparison("a model stream in the process", backend, samples, aims=[Aim(FLOOR, 2.0)])
 
     async def tools(backend: str) -> Comparison:
         samples = await compare(

@@ -14,7 +14,6 @@ from ..harness import AGENTRUN, FLOOR, Comparison, Settings
 
 TITLE = "an injection of a sweep, five tasks (CPU)"
 
-_ROUNDS = 5
 _BACKENDS: tuple[Literal["asyncio", "trio"], ...] = ("asyncio", "trio")
 
 
@@ -44,10 +43,11 @@ def _plain(backend: str) -> float:
 
 def measure(settings: Settings) -> Iterable[Comparison]:
     """Sweep five tasks on each backend that was asked for; the floor is an event loop of its own for each run."""
+    rounds = settings.pick(3, 7)
     for backend in _BACKENDS:
         if backend in settings.backends:
             samples = {
-                AGENTRUN: [_swept(backend) for _ in range(_ROUNDS)],
-                FLOOR: [_plain(backend) for _ in range(_ROUNDS)],
+                AGENTRUN: [_swept(backend) for _ in range(rounds)],
+                FLOOR: [_plain(backend) for _ in range(rounds)],
             }
             yield Comparison("one injection", backend, samples)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from agentrun import Agent
 
-from ..harness import AGENTRUN, BARE, FLOOR, Comparison, Settings, compare, on_backends
+from ..harness import AGENTRUN, BARE, FLOOR, Aim, Comparison, Settings, compare, on_backends
 from ..programs import agentrun_agent, bare_loop, sc_floor, tool_turns
 
 TITLE = "a turn in which the model calls one tool, and each further call in the same turn (CPU time)"
@@ -25,7 +25,7 @@ _TOOLS = {"echo": echo}
 
 def measure(settings: Settings) -> Iterable[Comparison]:
     """Turns with one call; turns with many calls, less those with one, for each of the others."""
-    turns, rounds = settings.pick(20, 100), settings.pick(5, 15)
+    turns, rounds = settings.pick(20, 100, tiny=2), settings.pick(5, 15)
     agent = Agent("bench", tools=[echo])
 
     async def samples(calls: int, per: int) -> dict[str, list[float]]:
@@ -41,7 +41,7 @@ def measure(settings: Settings) -> Iterable[Comparison]:
         )
 
     async def one(backend: str) -> Comparison:
-        return Comparison("turn with one tool call", backend, await samples(1, turns))
+        return Comparison("turn with one tool call", backend, await samples(1, turns), aims=[Aim(FLOOR, 2.5)])
 
     async def further(backend: str) -> Comparison:
         single, many = await samples(1, turns), await samples(_CALLS, turns)
@@ -49,7 +49,7 @@ def measure(settings: Settings) -> Iterable[Comparison]:
             program: [(b - a) / (_CALLS - 1) for a, b in zip(single[program], many[program], strict=True)]
             for program in many
         }
-        return Comparison("each further parallel call", backend, more)
+        return Comparison("each further parallel call", backend, more, aims=[Aim(FLOOR, 1.0)])
 
     yield from on_backends(settings, one)
     yield from on_backends(settings, further)
