@@ -60,9 +60,9 @@ def demo(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 @nox.parametrize("backend", BACKENDS, ids=BACKENDS)
 def tests(session: nox.Session, backend: str) -> None:
-    """The test suite on one Python and one backend."""
+    """The test suite on one Python and one backend, on all cores; with arguments, just what they say."""
     _install(session, "test", "local", weights=True)
-    _pytest(session, session.posargs, backend)
+    _pytest(session, session.posargs or ["-n", "auto", "--dist", "worksteal"], backend)
 
 
 @nox.session(python=_oldest_python())

@@ -54,7 +54,7 @@ def test_the_runs_of_the_readme_run(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
     model = ScriptedModel([Call("get_weather", {"city": "Oslo"}), Say("Take an umbrella.", chunks=3)])
     monkeypatch.setattr(providers, "model_from_string", lambda name: model)
-    run_block, steering, scripted = blocks("README.md", "python")
+    run_block, steering, checked, scripted = blocks("README.md", "python")
     names: dict[str, Any] = {"__name__": "readme"}
     exec(run_block, names)
     shown = capsys.readouterr().out
@@ -72,6 +72,8 @@ def test_the_runs_of_the_readme_run(monkeypatch: pytest.MonkeyPatch, capsys: pyt
             return await live.wait()
 
     result = anyio.run(steer)
+    exec(checked, names)
+    names["test_the_weather_can_be_stopped_anywhere"]()
     assert result.status == "interrupted"
     assert result.interrupt is not None
     assert result.interrupt.reason == "user pressed stop"
