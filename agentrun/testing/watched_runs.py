@@ -15,8 +15,8 @@ import anyio
 
 from agentrun.core.config import RunConfig
 from agentrun.core.errors import AgentRunError
-from agentrun.core.events import ApprovalRequested, Event, RunStarted, ToolStarted
-from agentrun.core.items import RunInput, ToolOutput, UserMessage
+from agentrun.core.events import ApprovalRequested, Event, RunStarted
+from agentrun.core.items import RunInput, ToolOutput
 from agentrun.core.results import RunResult
 from agentrun.core.snapshot import RunSnapshot
 from agentrun.runtime.agent import Agent
@@ -27,6 +27,7 @@ from agentrun.runtime.hub import EventStream
 from agentrun.runtime.opening import open_run
 from agentrun.sessions.protocol import Session
 from agentrun.testing.laws import RunRecord, broken_laws, structure
+from agentrun.testing.steering import Steering
 from agentrun.testing.sweeping.points import Trial
 from agentrun.testing.sweeping.verdicts import BrokenLaw
 
@@ -68,19 +69,16 @@ class WatchedRuns:
         self._record: RunRecord
         self._stream: EventStream | None = None
         self._clean: tuple[str, Any] | None = None
-        self._refused: list[str] = []  # the phases of the run in which an immediate interrupt changed nothing
-        self._permitted: set[str] = set()  # ids of the calls that were approved
-        self._needing: frozenset[str] = frozenset()  # names of the tools that always need that
+        self._steering: Steering
 
     async def scenario(self, trial: Trial) -> None:
         """One run, and what the user's program does with it."""
         plan = self._plan
         self._trial, self._stream = trial, None
         agent = plan.make()
-        self._refused, self._permitted = [], set()
-        self._needing = frozenset(name for name, tool in agent.tool_map.items() if tool.needs_approval is True)
         self._record = record = RunRecord(model=agent.model, tidy=plan.tidy)
         record.session = plan.session() if plan.session is not None else None
+        self._steering = Steering(agent, record, alone=plan.program is None and plan.on_event is None)
         if plan.resume_from is not None:
             waiting = {call.call_id for call in plan.resume_from.pending_approvals}
             answered = {item.call_id for item in plan.resume_from.history if isinstance(item, ToolOutput)}
@@ -105,8 +103,8 @@ class WatchedRuns:
 
     def _opened(self, live: ActiveRun[Any]) -> None:
         self._record.live = live
-        self._trial.actions.update(_actions(live, self._record, self._approve, self._refused))
-        self._trial.why_stuck = lambda: _why_stuck(live)
+        self._trial.actions.update(self._steering.actions(live))
+        self._trial.why_stuck = self._steering.why_stuck
         self._stream = live.events(buffer=_BUFFER)
 
     def _left(
@@ -130,12 +128,6 @@ class WatchedRuns:
             if result.error in group.exceptions:
                 trial.violate("law", f"what made the run fail was not raised as itself, but as {group!r}", law=9)
 
-    def _approve(self, call_id: str) -> bool:
-        approved = self._record.live is not None and self._record.live.approve(call_id)
-        if approved:
-            self._permitted.add(call_id)
-        return approved
-
     async def _watch(self, opened: AbstractAsyncContextManager[ActiveRun[Any]]) -> None:
         """What is done with a run by default."""
         async with opened as live:
@@ -148,9 +140,10 @@ class WatchedRuns:
     def _see(self, live: ActiveRun[Any], event: Event) -> None:
         plan = self._plan
         self._record.events.append(event)
+        self._steering.look()
         if isinstance(event, ApprovalRequested) and not event.path:
             if plan.on_approval == "approve":
-                self._approve(event.call_id)
+                self._steering.approve(event.call_id)
             elif plan.on_approval == "reject":
                 live.reject(event.call_id, "no")
         if plan.on_event is not None:
@@ -165,28 +158,14 @@ class WatchedRuns:
                     record.events.append(event)
             if patience.cancelled_caught:
                 trial.violate("law", "the run has ended, and its events have not", law=2)
-        for broken in broken_laws(record):
+        for broken in (*broken_laws(record), *self._steering.broken_laws()):
             trial.violate("law", broken.evidence, law=broken.law)
-        self._check_steering(record)
         if trial.fired == 0 and not trial.violations:
             self._compare(record)
         if plan.oracle is not None:
             value = plan.oracle(record) if self._oracle_takes_record else plan.oracle()
             if isinstance(value, Awaitable):
                 await value
-
-    def _check_steering(self, record: RunRecord) -> None:
-        """What was asked of the run has been heeded."""
-        result = record.live.result if record.live is not None else None
-        if result is not None and self._refused and result.status in ("completed", "interrupted"):
-            evidence = f"an immediate interrupt did not escalate a weaker one in the phase {self._refused[0]!r}"
-            self._trial.violate("law", evidence, law=2)
-        if self._plan.program is None and self._plan.on_event is None:  # otherwise others may have approved
-            for event in record.events:
-                if not isinstance(event, ToolStarted) or event.path or event.call_id in self._permitted:
-                    continue
-                if event.name in self._needing:
-                    self._trial.violate("law", f"{event.call_id} needs approval, and ran without it", law=13)
 
     def _compare(self, record: RunRecord) -> None:
         """Law 11: the clean run is the same on both backends."""
@@ -273,53 +252,3 @@ def _takes_one(function: Callable[..., Any]) -> bool:
         return False
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return any(p.kind in positional and p.default is p.empty for p in parameters)
-
-
-def _why_stuck(live: ActiveRun[Any]) -> int | None:
-    """The law that a run breaks that does not go on; ``None`` if it is not up to the run."""
-    if live.state().blocked_on_watchers:
-        return 10
-    return 2 if live.status == "running" else None  # a run that has no ending, or else a teardown without a bound
-
-
-def _actions(
-    live: ActiveRun[Any], record: RunRecord, approve: Callable[[str], object], refused: list[str]
-) -> dict[str, Callable[[], object]]:
-    """What can be done to a run, by name."""
-
-    def interrupt() -> None:
-        before, phase = live.state().interrupt, live.state().phase
-        accepted = live.interrupt("swept away")
-        record.interrupted = accepted or record.interrupted
-        after = live.state().interrupt
-        weak = before is not None and before.mode == "after_turn" and phase not in ("ending", "ended")
-        if weak and after == before and live.result is None:
-            refused.append(phase)
-
-    def inject(deliver: Literal["next", "now", "idle"]) -> None:
-        if live.result is None:
-            item = UserMessage(f"injected ({deliver}, {len(record.injections) + 1})")
-            record.injections.append((live.inject(item, deliver=deliver), item))
-
-    def first_tool(status: str | None) -> str | None:
-        for child in live.state().scope.children:
-            if child.kind == "tool" and (status is None or child.status == status):
-                return child.id
-        return None
-
-    def on_tool(call: Callable[[str], object], status: str | None = None) -> None:
-        call_id = first_tool(status)
-        if call_id is not None:
-            call(call_id)
-
-    waiting = "waiting for approval"
-    return {
-        "interrupt": interrupt,
-        "interrupt_after_turn": lambda: live.interrupt("swept away", mode="after_turn"),
-        "interrupt_tool": lambda: on_tool(lambda call_id: live.interrupt_tool(call_id, "swept away")),
-        "inject_next": lambda: inject("next"),
-        "inject_now": lambda: inject("now"),
-        "inject_idle": lambda: inject("idle"),
-        "approve": lambda: on_tool(approve, waiting),
-        "reject": lambda: on_tool(lambda call_id: live.reject(call_id, "swept away"), waiting),
-    }
