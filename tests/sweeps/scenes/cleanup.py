@@ -52,7 +52,7 @@ def shielded_cleanup(book: Book) -> Play:
 @scene(
     laws={7},
     kinds={"registered cleanup: on_cleanup", "registered cleanup: enter_async_context", "progress"},
-    second=2,
+    second=1,
 )
 def registered_cleanup(book: Book) -> Play:
     @tool

@@ -67,7 +67,7 @@ def paired(book: Book) -> None:
         book.expect(12, (book.said[0], book.said[-1]) == ("run start", "run end"), "the run is not around all")
 
 
-@scene(laws={7, 12}, kinds={"slow hooks"}, second=1)
+@scene(laws={7, 12}, kinds={"slow hooks"})
 def slow_hooks(book: Book) -> Play:
     class Slow(Hooks):
         async def start(self, name: str) -> None:
@@ -120,7 +120,7 @@ def failing_hooks(book: Book) -> Play:
     return Play(Agent("a", tools=[working(book)], model=model), after, hooks=Failing(book))
 
 
-@scene(laws={2, 12}, kinds={"interrupt from a hook"}, second=2)
+@scene(laws={2, 12}, kinds={"interrupt from a hook"}, second=1)
 def a_hook_that_stops_the_run(book: Book) -> Play:
     """The clean run ends with the interrupt: its teardown is swept."""
 

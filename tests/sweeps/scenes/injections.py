@@ -47,7 +47,7 @@ class Inputs:
 WITHDRAWN = {"idle, and taken back"}
 
 
-@scene(laws={5}, kinds={"injection from a tool"}, second=1)
+@scene(laws={5}, kinds={"injection from a tool"})
 def a_tool_that_injects(book: Book) -> Play:
     inputs = Inputs(book)
 

@@ -58,7 +58,7 @@ class SlowToClose(ScriptedModel):
             yield parts
 
 
-@scene(laws={1, 6, 7}, kinds={"stream with slow cleanup"}, second=2)
+@scene(laws={1, 6, 7}, kinds={"stream with slow cleanup"}, second=1)
 def a_stream_that_takes_a_moment_to_close(book: Book) -> Play:
     model = SlowToClose(book, [Say("Let me see.", chunks=2), call("look", city="Oslo")], Say("Sun."))
     return Play(Agent("a", tools=[look], model=model))
