@@ -129,6 +129,8 @@ async def _stream(run: Run, model: Model, request: ModelRequest, builder: Respon
         await run.start_hook(
             run.current_step, "hook on_model_start", hooks.on_model_start, run.context(NoCallServices(run)), request
         )
+        if run.current_step.delivered:
+            return  # the hook has kept the cancellation to itself, or its cleanup raised in its place
     count = 0
     async with model.stream(request) as events:
         async for event in events:

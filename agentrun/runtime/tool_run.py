@@ -278,6 +278,9 @@ class ToolRun:
         for hooks in self.run.hooks:
             self._hooks.append(hooks)
             await self.run.start_hook(contained, f"hook of {self.what}", hooks.on_tool_start, self.ctx, self.call)
+            if contained.delivered:
+                # The hook has kept it to itself, or its cleanup raised in its place: the tool must not begin.
+                raise CallCancelled(self.cancel_reason or "the call timed out")
         attempts = tool.retries + 1
         while True:
             if self._timeout is not None:

@@ -87,3 +87,20 @@ def test_a_stream_that_is_cut_ends_before_the_guardrails_that_race_it(seed: int)
     assert list(disagreements(*records)) == []
     names = [type(event).__name__ for event in records[1].events]
     assert names.index("ModelCallEnded") < names.index("GuardrailEnded")
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize(("after", "kind"), [(0.25, "stream"), (0.57, "body")])
+def test_what_a_hook_precedes_does_not_begin_when_the_hook_s_cleanup_raises_in_place_of_the_cancellation(
+    backend: Any, after: float, kind: str
+) -> None:
+    program = Program(
+        AgentPlan(turns=[[Call("t1")]], tools=[ToolPlan("t1", [Sleep(1.0)])]),
+        [Steer("interrupt", after=after)],
+        hooks=HooksPlan(0.1, cleanup=Cleanup(0.1, raises=True)),
+    )
+    record = run_program(program, backend)
+    assert broken_laws(record) == []
+    assert record.live is not None
+    assert record.live.status == "interrupted"
+    assert [mark for mark in record.marks if mark.kind == kind] == []

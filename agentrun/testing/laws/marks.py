@@ -23,7 +23,7 @@ from agentrun.core.events import (
 from agentrun.core.items import ToolOutput
 from agentrun.core.results import RunResult
 from agentrun.runtime.handle import ActiveRun
-from agentrun.testing.laws.record import Deed, RunRecord
+from agentrun.testing.laws.record import Deed, MarkKind, RunRecord
 from agentrun.testing.sweeping.verdicts import BrokenLaw
 
 __all__ = ["CHECKS_OF_MARKS"]
@@ -184,14 +184,18 @@ def _cleanup_finishes(record: RunRecord, live: ActiveRun[Any], result: RunResult
 
 
 def _registered_is_called(record: RunRecord, live: ActiveRun[Any], result: RunResult[Any]) -> Iterator[BrokenLaw]:
-    """Law 7: what a tool has entered is left, once, and its cancellation hook is called at most once."""
-    entered = Counter(
-        (mark.run, mark.call_id) for mark in record.marks if mark.kind == "entering" and mark.ending == "returned"
+    """Law 7: what a tool has entered is left, what it has registered is called, each once; and its cancellation hook is
+    called at most once."""
+    pairs: tuple[tuple[MarkKind, MarkKind, str], ...] = (
+        ("entering", "leaving", "context managers entered, and left"),
+        ("registering", "registered", "cleanup callbacks registered, and called"),
     )
-    left = Counter((mark.run, mark.call_id) for mark in record.marks if mark.kind == "leaving")
-    for call, count in entered.items():
-        if left[call] != count:
-            yield BrokenLaw(7, f"call {call[1]!r} has entered {count} context managers, and left {left[call]}")
+    for before, after, what in pairs:
+        owed = Counter((m.run, m.call_id) for m in record.marks if m.kind == before and m.ending == "returned")
+        done = Counter((m.run, m.call_id) for m in record.marks if m.kind == after)
+        for call, count in owed.items():
+            if done[call] != count:
+                yield BrokenLaw(7, f"call {call[1]!r} has {count} {what} {done[call]}")
     hooks = Counter((mark.run, mark.call_id) for mark in record.marks if mark.kind == "on_cancel")
     for call, count in hooks.items():
         if count > 1:

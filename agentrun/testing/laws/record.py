@@ -18,6 +18,7 @@ __all__ = ["Deed", "Mark", "MarkKind", "RunRecord"]
 MarkKind: TypeAlias = Literal[
     "body",
     "cleanup",
+    "registering",
     "registered",
     "entering",
     "leaving",
@@ -30,10 +31,10 @@ MarkKind: TypeAlias = Literal[
     "hook",
     "session",
 ]
-"""Kinds of user code: the body of a tool, an ordinary ``finally`` of anything, a callback of ``ctx.on_cleanup``, the
-entering and the leaving of a context manager by ``ctx.enter_async_context``, a section that shields itself, a critical
-section, a cancellation hook of a tool, an approval function, a model's stream, a guardrail, a hook of `RunHooks`, a
-method of a session.
+"""Kinds of user code: the body of a tool, an ordinary ``finally`` of anything, a call of ``ctx.on_cleanup``, and its
+callback, the entering and the leaving of a context manager by ``ctx.enter_async_context``, a section that shields
+itself, a critical section, a cancellation hook of a tool, an approval function, a model's stream, a guardrail, a hook
+of `RunHooks`, a method of a session.
 """
 
 
@@ -114,6 +115,7 @@ class RunRecord:
         model: Its model, if it records ``requests`` and ``open_streams`` as `ScriptedModel` does.
         session: Its session, if it has one with ``items``.
         events: All its events.
+        times: When each of them was told, in virtual seconds; empty if that is not known.
         injections: What was injected, and where it is.
         interrupted: An immediate interrupt was accepted.
         cancelled: The block was cancelled from outside while the run was alive.
@@ -143,6 +145,7 @@ class RunRecord:
     model: Any = None
     session: Any = None
     events: list[Event] = field(default_factory=list[Event])
+    times: list[float] = field(default_factory=list[float])
     injections: list[tuple[Injection, Item]] = field(default_factory=list[tuple[Injection, Item]])
     interrupted: bool = False
     cancelled: bool = False

@@ -187,7 +187,8 @@ async def _on_cleanup(step: OnCleanup, code: Code, ctx: RunContext[Any], *_: Any
             if step.raises:
                 raise code.broken("registered cleanup")
 
-    ctx.on_cleanup(callback)
+    with code.piece("registering"):
+        ctx.on_cleanup(callback)
 
 
 async def _enter(step: Enter, code: Code, ctx: RunContext[Any], *_: Any) -> None:

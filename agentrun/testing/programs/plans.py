@@ -12,7 +12,15 @@ from typing import Any, Final, Literal, TypeAlias, cast
 from agentrun.core.config import RunConfig
 from agentrun.core.errors import UserError
 from agentrun.testing.programs.rendering import Plan
-from agentrun.testing.programs.steps import Cleanup, Raise, Sleep, Step, check_seconds
+from agentrun.testing.programs.steps import (
+    Cleanup,
+    Raise,
+    Request,
+    Sleep,
+    Step,
+    UntilInterrupted,
+    check_seconds,
+)
 from agentrun.testing.scripted import Call, Hang, Say, Wait
 
 __all__ = [
@@ -307,10 +315,18 @@ class Program(Plan):
 
     @property
     def same_on_both(self) -> bool:
-        """Whether both backends can do all of it, so that they must agree on it."""
-        return not any(step.what == "cancellation" for step in parts_of(self, Raise)) and not any(
-            steer.at is not None or steer.action == "native" for steer in self.steers
-        )
+        """Whether the backends must agree on it.
+
+        Not if it has what only one of them can do, steers at scheduling points (of which each has its own), tools that
+        do something to their own run (beside others that begin in the same moment: which of them the event loop lets
+        run first decides what the others have done by then), or tools in ``wait_interrupted`` (which a cancellation
+        releases and cancels in the same moment: either may be what they see).
+        """
+        if any(steer.at is not None or steer.action == "native" for steer in self.steers):
+            return False
+        if parts_of(self, Request) or parts_of(self, UntilInterrupted):
+            return False
+        return not any(step.what == "cancellation" for step in parts_of(self, Raise))
 
     @property
     def is_tidy(self) -> bool:

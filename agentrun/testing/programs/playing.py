@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, Self, cast
 
@@ -176,7 +177,9 @@ class _Playing:
             try:
                 async with opening as live:
                     record.live = live
-                    self._stream = live.events(buffer=_BUFFER)
+                    self._stream = stream = live.events(buffer=_BUFFER)
+                    # A task that reads them would tell when they come, and be one more task to schedule.
+                    stream._queue = _Timed(stream._queue, ledger.now)
                     self._watch(live, around)
                     for steer in program.steers:
                         if steer.after is not None:
@@ -242,6 +245,7 @@ class _Playing:
         if self._stream is None or record.live is None or record.live.result is None:
             return
         record.state = record.live.state()
+        record.times = self._stream._queue.times
         async for event in self._stream:
             if not isinstance(event, EventsDropped):
                 record.events.append(event)
@@ -293,6 +297,19 @@ class _Playing:
                 else:
                     self._decide(live, child.id, action == "approve")
                 return
+
+
+class _Timed(deque[Any]):
+    """A queue that knows when each item came."""
+
+    def __init__(self, items: Iterable[Any], now: Callable[[], float]) -> None:
+        super().__init__(items)
+        self.times = [now()] * len(self)
+        self._now = now
+
+    def append(self, item: Any) -> None:
+        self.times.append(self._now())
+        super().append(item)
 
 
 async def _read(stream: Any, watcher: WatcherPlan) -> None:
