@@ -43,7 +43,6 @@ class EventStream:
     __slots__ = (
         "__weakref__",
         "_buffer",
-        "_closed",
         "_dropped",
         "_ended",
         "_hub",
@@ -62,7 +61,6 @@ class EventStream:
         self._dropped = 0
         self._waiter: anyio.Event | None = None
         self._ended = False
-        self._closed = False
         self._since_checkpoint = 0
         # A watcher that lagged is let catch up by half before the model stream goes on: fewer switches back and forth.
         self._low_water = buffer // 2
@@ -70,7 +68,7 @@ class EventStream:
     @property
     def lagging(self) -> bool:
         """Whether the model stream waits for this watcher."""
-        return len(self._queue) >= self._buffer and self.overflow == "wait" and not self._closed
+        return len(self._queue) >= self._buffer and self.overflow == "wait"
 
     def __aiter__(self) -> EventStream:
         return self
@@ -84,7 +82,7 @@ class EventStream:
             self._since_checkpoint = 0
             await self._wait()
             while not queue:
-                if self._ended or self._closed:
+                if self._ended:
                     raise StopAsyncIteration
                 await self._wait()  # another task that reads this stream was quicker
         event = queue.popleft()
@@ -93,7 +91,7 @@ class EventStream:
         return event
 
     async def _wait(self) -> None:
-        if self._queue or self._ended or self._closed:
+        if self._queue or self._ended:
             await anyio.lowlevel.checkpoint()
             return
         if self._waiter is not None:
@@ -106,8 +104,6 @@ class EventStream:
 
     def _put(self, event: Event) -> bool:
         """Take an event in. Returns whether the model stream has to wait for this watcher now."""
-        if self._closed:
-            return False
         length = len(self._queue)
         if length >= self._buffer:
             # A tool's progress cannot be slowed down, since telling it is synchronous: beyond twice the buffer it is
@@ -131,7 +127,6 @@ class EventStream:
 
     def close(self) -> None:
         """Unsubscribe. Synchronous; may be called any number of times."""
-        self._closed = True
         self._queue.clear()
         self._end()
         self._hub.unsubscribe(self)

@@ -48,8 +48,7 @@ class Injection:
         try:
             await settled.wait()
         finally:
-            if settled.set in self._entry.on_settled:
-                self._entry.on_settled.remove(settled.set)
+            self._entry.on_settled.remove(settled.set)
         return self._entry.status
 
     def __repr__(self) -> str:

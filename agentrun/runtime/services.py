@@ -33,9 +33,11 @@ class NoCallServices:
         self._refuse("enter_async_context")
 
     def check_cancelled(self) -> None:
+        # Looked at first: threads ask, too, and a run that stops has said why before it cancels.
+        cancelled = self._is_cancelled is not None and self._is_cancelled()
         if self._run.machine.ending:
             raise CallCancelled(self._run.stop_reason)
-        if self._is_cancelled is not None and self._is_cancelled():
+        if cancelled:
             raise CallCancelled("it took too long, or its answer is no longer needed")
 
     async def wait_interrupted(self) -> str | None:

@@ -26,6 +26,7 @@ from agentrun import (
     run,
     tool,
 )
+from agentrun.errors import CallCancelled
 from agentrun.events import Event
 from agentrun.testing import Call, Hang, Say, ScriptedModel
 
@@ -464,8 +465,9 @@ async def test_a_sync_guardrail_can_look_whether_it_is_still_needed() -> None:
         try:
             while True:
                 ctx.check_cancelled()
-        finally:
-            left.append("left")
+        except CallCancelled as exc:
+            left.append(str(exc))
+            raise
 
     agent = Agent("a", model=ScriptedModel([Hang()]), input_guardrails=[guard])
     async with open_run(agent, "go", config=RunConfig(cleanup_grace=10)) as live:
@@ -473,7 +475,7 @@ async def test_a_sync_guardrail_can_look_whether_it_is_still_needed() -> None:
             await anyio.sleep(0.001)
         live.interrupt("stop")
         result = await live.wait()
-    assert left == ["left"]
+    assert left == ["stop"]
     assert result.teardown.clean
     assert result.errors == ()
 
@@ -485,13 +487,14 @@ async def test_a_sync_guardrail_whose_time_is_up_is_told() -> None:
         try:
             while True:
                 ctx.check_cancelled()
-        finally:
-            left.append("left")
+        except CallCancelled as exc:
+            left.append(str(exc))
+            raise
 
     agent = Agent("a", model=ScriptedModel([Hang()]), input_guardrails=[input_guardrail(timeout=0.05)(guard)])
     with pytest.raises(InputGuardrailTripped, match="did not answer") as caught:
         await run(agent, "go", config=RunConfig(cleanup_grace=10))
-    assert left == ["left"]
+    assert left == ["it took too long, or its answer is no longer needed"]
     assert caught.value.result is not None
     assert caught.value.result.teardown.clean
 

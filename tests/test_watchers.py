@@ -1,0 +1,118 @@
+"""Watchers that come and go: each is on its own, and nothing of one that has gone is left."""
+
+from __future__ import annotations
+
+import gc
+
+import anyio
+import pytest
+
+from agentrun.core.events import RunEnded, TextDelta
+from agentrun.core.inbox import Inbox
+from agentrun.core.items import UserMessage
+from agentrun.runtime.hub import EventHub
+from agentrun.runtime.injection import Injection
+
+DELTA = TextDelta("x")
+
+
+@pytest.mark.parametrize("how", ["closed", "dropped"])
+def test_a_watcher_that_goes_takes_no_other_with_it(how: str) -> None:
+    hub = EventHub()
+    watchers = [hub.subscribe(1, "wait") for _ in range(3)]
+    gone = watchers.pop(1)
+    if how == "closed":
+        gone.close()
+        gone.close()
+    else:
+        del gone
+        gc.collect()
+    hub.publish(DELTA)
+    assert [list(watcher._queue) for watcher in watchers] == [[DELTA], [DELTA]]
+    assert hub.lagging
+    for watcher in watchers:
+        watcher.close()
+    hub.publish(DELTA)
+    assert not hub.lagging
+    assert [list(watcher._queue) for watcher in watchers] == [[], []]
+
+
+async def test_a_closed_stream_has_no_more_events() -> None:
+    hub = EventHub()
+    stream = hub.subscribe(9, "wait")
+    hub.publish(DELTA)
+    hub.publish(DELTA)
+    assert await anext(stream) is DELTA
+    stream.close()
+    hub.publish(DELTA)
+    assert [event async for event in stream] == []
+
+
+async def test_nobody_is_waited_for_once_the_watchers_have_caught_up() -> None:
+    hub = EventHub()
+    stream = hub.subscribe(2, "wait")
+    hub.publish(DELTA)
+    assert not hub.pressed
+    hub.publish(DELTA)
+    assert hub.pressed
+    async with anyio.create_task_group() as group:
+        group.start_soon(hub.wait_for_watchers)
+        while not hub.waiting:
+            await anyio.sleep(0)
+        assert [await anext(stream), await anext(stream)] == [DELTA, DELTA]
+    assert hub.waiting is False
+    assert hub.pressed is False
+
+
+async def test_a_wait_for_watchers_that_is_cancelled_is_over() -> None:
+    hub = EventHub()
+    stream = hub.subscribe(1, "wait")
+    hub.publish(DELTA)
+    with anyio.move_on_after(0):
+        await hub.wait_for_watchers()
+    assert hub.waiting is False
+    assert stream.lagging
+
+
+async def test_the_end_comes_once() -> None:
+    hub = EventHub()
+    stream = hub.subscribe(9, "wait")
+    hub.end(RunEnded("completed"))
+    hub.end(RunEnded("failed"))
+    hub.publish(DELTA)
+    assert [event async for event in stream] == [RunEnded("completed")]
+
+
+# The caller's end of an injected input ------------------------------------------------------------------------------
+
+
+async def test_waiting_for_an_injection_ends_when_its_fate_is_known() -> None:
+    inbox = Inbox(9)
+    entry = inbox.add((UserMessage("u"),), "next")
+    told: list[str] = []
+
+    async def wait() -> None:
+        told.append(await Injection(inbox, entry).wait())
+
+    async with anyio.create_task_group() as group:
+        for _ in range(2):
+            group.start_soon(wait)
+        while len(entry.on_settled) < 2:
+            await anyio.sleep(0)
+        assert told == []
+        inbox.take([entry], 1)
+    assert told == ["delivered", "delivered"]
+    assert entry.on_settled == []
+    with anyio.fail_after(10):
+        assert await Injection(inbox, entry).wait() == "delivered"
+
+
+async def test_a_wait_for_an_injection_that_is_cancelled_leaves_nothing_behind() -> None:
+    inbox = Inbox(9)
+    injection = Injection(inbox, entry := inbox.add((UserMessage("u"),), "next"))
+    with anyio.move_on_after(0):
+        await injection.wait()
+    assert entry.on_settled == []
+    assert injection.status == "pending"
+    assert injection.withdraw()
+    assert await injection.wait() == "undelivered"
