@@ -62,11 +62,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Aim:
-    """``program`` shall cost at most ``at_most`` times as much as ``against``, on asyncio."""
+    """``program`` shall cost ``at_least`` to ``at_most`` times as much as ``against``, on asyncio."""
 
     against: str
-    at_most: float
+    at_most: float = math.inf
     program: str = AGENTRUN
+    at_least: float = 0.0
 
 
 @dataclass
@@ -76,7 +77,7 @@ class Comparison:
     Attributes:
         what: What one number stands for, such as "one delta".
         samples: By program, one value for each round.
-        unit: ``"s"`` for seconds, ``"B"`` for bytes.
+        unit: ``"s"`` for seconds, ``"B"`` for bytes, ``"%"`` for a share of one.
         aims: What the ratios should be.
         findings: Whatever else is to be said: a sentence, and whether an aim was met (``None`` if it is none).
     """

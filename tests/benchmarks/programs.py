@@ -26,20 +26,26 @@ from agentrun.items import AssistantMessage, Item
 from agentrun.models import Model, ModelEvent, ModelRequest
 
 __all__ = [
+    "Parts",
     "Seen",
     "Source",
     "Tools",
     "agentrun_agent",
     "agentrun_run",
     "bare_loop",
+    "bare_loop_parts",
     "deltas",
     "sc_floor",
+    "sc_floor_parts",
     "talking",
     "tool_turns",
 ]
 
 Seen: TypeAlias = tuple[str, tuple[Any, ...]]
 """What a watcher saw: all the text, and the tools' outputs in the order of their calls."""
+
+Parts: TypeAlias = tuple[list[str], list[Any]]
+"""The same as it came: the pieces of text, and the outputs."""
 
 Tools: TypeAlias = Mapping[str, Callable[..., Awaitable[Any]]]
 
@@ -119,6 +125,12 @@ async def agentrun_agent(agent: Agent[Any, Any], model: Model) -> Seen:
 
 async def bare_loop(model: Model, tools: Tools | None = None) -> Seen:
     """The loop alone."""
+    said, outputs = await bare_loop_parts(model, tools)
+    return "".join(said), tuple(outputs)
+
+
+async def bare_loop_parts(model: Model, tools: Tools | None = None) -> Parts:
+    """The same, not joined."""
     history: list[Item] = [UserMessage(_PROMPT)]
     said: list[str] = []
     outputs: list[Any] = []
@@ -135,7 +147,7 @@ async def bare_loop(model: Model, tools: Tools | None = None) -> Seen:
         if text:
             history.append(AssistantMessage("".join(text)))
         if not calls:
-            return "".join(said), tuple(outputs)
+            return said, outputs
         history += calls
         for call in calls:
             output = await (tools or {})[call.name](**json.loads(call.arguments))
@@ -145,6 +157,12 @@ async def bare_loop(model: Model, tools: Tools | None = None) -> Seen:
 
 async def sc_floor(model: Model, tools: Tools | None = None) -> Seen:
     """The loop in a task group, watched through a memory object stream."""
+    text, outputs = await sc_floor_parts(model, tools)
+    return "".join(text), tuple(outputs)
+
+
+async def sc_floor_parts(model: Model, tools: Tools | None = None) -> Parts:
+    """The same, not joined."""
     send, receive = anyio.create_memory_object_stream[Any](_BUFFER)
     text: list[str] = []
     outputs: dict[str, Any] = {}
@@ -157,7 +175,7 @@ async def sc_floor(model: Model, tools: Tools | None = None) -> Seen:
                 outputs[event.call_id] = event.output
             elif type(event) is ToolCall:
                 outputs.setdefault(event.call_id)
-    return "".join(text), tuple(outputs.values())
+    return text, list(outputs.values())
 
 
 async def _floor_driver(model: Model, tools: Tools, send: MemoryObjectSendStream[Any]) -> None:

@@ -14,9 +14,9 @@ import anyio
 import httpx
 from anyio.streams.memory import MemoryObjectSendStream
 
-from .programs import Seen, Tools
+from .programs import Parts, Seen, Tools
 
-__all__ = ["bare_http", "floor_http", "new_client"]
+__all__ = ["bare_http", "bare_http_parts", "floor_http", "floor_http_parts", "new_client"]
 
 _HEADERS: Final = {"authorization": "Bearer k"}
 _PROMPT: Final = {"role": "user", "content": "Go."}
@@ -54,6 +54,12 @@ async def events_of(client: httpx.AsyncClient, url: str, history: list[Any]) -> 
 
 async def bare_http(client: httpx.AsyncClient, url: str, tools: Tools) -> Seen:
     """The loop alone."""
+    text, outputs = await bare_http_parts(client, url, tools)
+    return "".join(text), tuple(outputs)
+
+
+async def bare_http_parts(client: httpx.AsyncClient, url: str, tools: Tools) -> Parts:
+    """The same, not joined."""
     history: list[Any] = [_PROMPT]
     text: list[str] = []
     outputs: list[Any] = []
@@ -67,7 +73,7 @@ async def bare_http(client: httpx.AsyncClient, url: str, tools: Tools) -> Seen:
                 if event["item"]["type"] == "function_call":
                     calls.append(event["item"])
         if not calls:
-            return "".join(text), tuple(outputs)
+            return text, outputs
         for call in calls:
             output = await tools[call["name"]](**json.loads(call["arguments"]))
             outputs.append(output)
@@ -76,6 +82,12 @@ async def bare_http(client: httpx.AsyncClient, url: str, tools: Tools) -> Seen:
 
 async def floor_http(client: httpx.AsyncClient, url: str, tools: Tools) -> Seen:
     """The loop in a task group, its tools in one of the turn's own, watched through a memory object stream."""
+    text, outputs = await floor_http_parts(client, url, tools)
+    return "".join(text), tuple(outputs)
+
+
+async def floor_http_parts(client: httpx.AsyncClient, url: str, tools: Tools) -> Parts:
+    """The same, not joined."""
     send, receive = anyio.create_memory_object_stream[Any](1024)
     text: list[str] = []
     outputs: list[Any] = []
@@ -86,7 +98,7 @@ async def floor_http(client: httpx.AsyncClient, url: str, tools: Tools) -> Seen:
                 text.append(event["delta"])
             else:
                 outputs.append(event["output"])
-    return "".join(text), tuple(outputs)
+    return text, outputs
 
 
 async def _drive(client: httpx.AsyncClient, url: str, tools: Tools, send: MemoryObjectSendStream[Any]) -> None:

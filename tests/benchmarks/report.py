@@ -57,7 +57,7 @@ class Report:
                     program,
                     quantity(median, comparison.unit),
                     *(_ratio(ratio) for ratio in ratios.values()),
-                    "; ".join(f"{text}: {self._count(comparison, text, met)}" for text, met in aims),
+                    "; ".join(f"{text}: {self._count(comparison, program, text, met)}" for text, met in aims),
                 )
             )
             rows[program] = {"median": median, "ratios": {k: v for k, v in ratios.items() if v is not None}}
@@ -106,10 +106,12 @@ class Report:
     def _judge(comparison: Comparison, aim: Aim) -> tuple[str, bool]:
         ratio = comparison.ratio(aim.program, aim.against)
         assert ratio is not None
-        return f"{ratio:.2f} of at most {aim.at_most:g}x {aim.against}", ratio <= aim.at_most
+        bound = f"at least {aim.at_least:g}" if aim.at_least else f"at most {aim.at_most:g}"
+        return f"{ratio:.2f} of {bound}x {aim.against}", aim.at_least <= ratio <= aim.at_most
 
-    def _count(self, comparison: Comparison, text: str, met: bool) -> str:
-        where = ", ".join(part for part in (self._measure, comparison.what, comparison.backend) if part)
+    def _count(self, comparison: Comparison, program: str, text: str, met: bool) -> str:
+        who = "" if program == AGENTRUN else program
+        where = ", ".join(part for part in (self._measure, comparison.what, comparison.backend, who) if part)
         self._judged.append(_Judged(where, text, met))
         return "met" if met else "NOT MET"
 
@@ -122,6 +124,8 @@ class Report:
 
 def quantity(value: float, unit: str) -> str:
     """A number of seconds or bytes, as people write it."""
+    if unit == "%":
+        return f"{value:.0%}"
     steps = {"s": ((1.0, "s"), (1e-3, "ms"), (0.0, "us")), "B": ((2.0**20, "MiB"), (0.0, "KiB"))}[unit]
     name = next(name for least, name in steps if value >= least or least == 0)
     size = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "MiB": 2.0**20, "KiB": 2.0**10}[name]

@@ -56,10 +56,10 @@ def serving(count: int) -> Iterator[str]:
             process.communicate()  # its standard input ends, and so does it
 
 
-def _answer(items: list[tuple[dict[str, Any], list[dict[str, Any]]]], tokens: int) -> list[bytes]:
+def _answer(items: list[tuple[dict[str, Any], list[dict[str, Any]]]], tokens: int, number: int = 0) -> list[bytes]:
     """A whole answer: the items as they are when they are done, each with the events that lead there."""
     response: dict[str, Any] = {
-        "id": "resp_1",
+        "id": f"resp_{number}",  # clients know answers apart by it
         "object": "response",
         "created_at": 1,
         "model": "m",
@@ -90,8 +90,8 @@ def _answer(items: list[tuple[dict[str, Any], list[dict[str, Any]]]], tokens: in
     finished = {**response, "status": "completed", "output": [item for item, _ in items], "usage": usage}
     events.append({"type": "response.completed", "response": finished})
     return [
-        f"event: {event['type']}\ndata: {json.dumps({**event, 'sequence_number': number})}\n\n".encode()
-        for number, event in enumerate(events)
+        f"event: {event['type']}\ndata: {json.dumps({**event, 'sequence_number': place})}\n\n".encode()
+        for place, event in enumerate(events)
     ]
 
 
@@ -118,7 +118,7 @@ def _chunked(events: list[bytes]) -> bytes:
 
 @functools.cache
 def _turn(number: int, turns: int) -> bytes:
-    return _HEAD + _chunked(_answer([_call(number) if number < turns else _message(["done"])], 1)) + _END
+    return _HEAD + _chunked(_answer([_call(number) if number < turns else _message(["done"])], 1, number)) + _END
 
 
 class _Answers:
