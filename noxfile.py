@@ -95,3 +95,10 @@ def bench(session: nox.Session) -> None:
     """Costs as ratios to a bare loop and to a bare task group; prints a table and fails on nothing."""
     _install(session, "test")
     session.run("python", "-m", "tests.benchmarks", *session.posargs)
+
+
+@nox.session(python=_oldest_python())
+def fuzz(session: nox.Session) -> None:
+    """Programs drawn at random, held against the laws: ``nox -s fuzz -- --seed 1 --seconds 600``."""
+    _install(session, "test")
+    session.run("python", "-m", "tests.fuzz", "--database", ".hypothesis/fuzz", *session.posargs)

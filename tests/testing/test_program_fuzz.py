@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,29 @@ import pytest
 from agentrun.runtime.tool_run import ToolRun
 from agentrun.testing import programs as vocabulary
 from agentrun.testing.laws import broken_laws
-from agentrun.testing.programs import run_program
-from tests.fuzz.campaign import run_campaign
+from agentrun.testing.programs import (
+    Action,
+    AgentPlan,
+    Call,
+    Cleanup,
+    Critical,
+    Enter,
+    GuardPlan,
+    HooksPlan,
+    OnCleanup,
+    Player,
+    Program,
+    RunConfig,
+    Say,
+    SessionPlan,
+    Shielded,
+    Sleep,
+    Steer,
+    ToolPlan,
+    WatcherPlan,
+    run_program,
+)
+from tests.fuzz.campaign import RARE_PATHS, Tally, run_campaign
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +54,56 @@ def test_all_laws_hold_in_programs_of_all_kinds_whatever_is_done_to_them(backend
 def test_both_backends_agree_on_programs_of_all_kinds() -> None:
     tally = run_campaign(1, most=40)
     assert not tally.violations, f"{tally.smallest!r}\n" + "\n".join(tally.violations)
+
+
+BUSY = Program(
+    AgentPlan(
+        turns=[
+            [
+                Say("words", 4, 0.1),
+                Call("entering"),
+                Call("careful"),
+                Call("gated"),
+                Call("expert", {"input": "x"}),
+                Call("last"),
+            ],
+        ],
+        tools=[
+            ToolPlan("entering", [Enter(0.2, 0.2), OnCleanup(0.2), Sleep(0.3)], cleanup=Cleanup(0.2)),
+            ToolPlan("careful", [Critical(0.3), Shielded(0.3), Sleep(1.0)], on_cancel="slow"),
+            ToolPlan("gated", [Sleep(0.1)], approval="asks"),
+            ToolPlan("last", [Sleep(0.1)]),
+        ],
+        guards=[GuardPlan(seconds=0.3)],
+        experts=[AgentPlan("expert", [[Say("words", 2, 0.1)]])],
+        closing=Cleanup(0.1),
+    ),
+    hooks=HooksPlan(0.1),
+    session=SessionPlan(0.1),
+    config=RunConfig(max_parallel_tools=3),
+    watchers=[WatcherPlan("slow", 2)],
+    approvals=None,
+    patience=10.0,
+)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_injections_in_a_busy_program_hit_every_rare_path_and_break_no_law(backend: Any) -> None:
+    tally = Tally()
+    pairs: list[tuple[Action, Action, int]] = [("interrupt", "cancel", 1), ("inject_next", "interrupt", 1)]
+    pairs += [("interrupt", "cancel", later) for later in (8, 16)]
+    found: list[str] = []
+    with Player([backend]) as player:
+        points = player.play(BUSY, backend).points
+        for first, second, later in pairs:
+            for point in range(1, points, 1 if later == 1 else 2):
+                program = replace(BUSY, steers=[Steer(first, point), Steer(second, point + later)])
+                record = player.play(program, backend)
+                tally.add(record)
+                found += [f"{program.steers}: {broken}" for broken in broken_laws(record)]
+    print(tally)
+    assert not found, "\n".join(found[:20])
+    assert not [path for path in RARE_PATHS if not tally.rare[path]]
 
 
 async def forget_the_cleanups(self: ToolRun, raised: BaseException | None) -> None:

@@ -89,7 +89,7 @@ def _freeze(plan: Any, *names: str) -> None:
         value = getattr(plan, name)
         if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
             raise UserError(f"{type(plan).__name__}.{name} must be a list, not {type(value).__name__}")
-        items: Sequence[Any] = value
+        items: Sequence[Any] = cast("Any", value)
         object.__setattr__(plan, name, tuple(items))
 
 
@@ -350,7 +350,7 @@ def parts_of(value: Any, kind: type[Any]) -> list[Any]:
     """All parts of this kind in a program, or in a part of one."""
     found: list[Any] = [value] if isinstance(value, kind) else []
     if isinstance(value, tuple):
-        items: tuple[Any, ...] = value
+        items: tuple[Any, ...] = cast("Any", value)
         for item in items:
             found += parts_of(item, kind)
     elif isinstance(value, Plan):

@@ -45,7 +45,7 @@ def _in_one_line(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_in_one_line(item) for item in cast('list[Any]', value))}]"
     if isinstance(value, Mapping):
-        mapping: Mapping[Any, Any] = value
+        mapping: Mapping[Any, Any] = cast("Any", value)
         pairs = (f"{key!r}: {_in_one_line(item)}" for key, item in mapping.items())
         return f"{{{', '.join(pairs)}}}"
     if _is_data(value):
