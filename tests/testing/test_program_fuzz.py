@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fuzz.campaign import RARE_PATHS, Tally, run_campaign
 
 from agentrun.runtime.tool_run import ToolRun
 from agentrun.testing import programs as vocabulary
@@ -36,7 +37,6 @@ from agentrun.testing.programs import (
     WatcherPlan,
     run_program,
 )
-from tests.fuzz.campaign import RARE_PATHS, Tally, run_campaign
 
 ROOT = Path(__file__).parents[2]
 

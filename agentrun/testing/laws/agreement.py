@@ -80,7 +80,9 @@ def _in_order_of_calls(record: RunRecord, path: tuple[str, ...]) -> list[Event]:
         moment = [event for event, time in pairs if time - now < _SAME_MOMENT]
         del pairs[: len(moment)]
         # A guardrail that answers in the moment in which the stream ends may be told of before or after that.
-        first = [event for event in moment if isinstance(event, GuardrailEnded) and event.outcome != "cancelled"]
+        first: list[Event] = [
+            event for event in moment if isinstance(event, GuardrailEnded) and event.outcome != "cancelled"
+        ]
         rest = [event for event in moment if event not in first]
         places = [place for place, event in enumerate(rest) if isinstance(event, (ToolStarted, ToolEnded))]
         tools = [rest[place] for place in places]

@@ -60,7 +60,9 @@ async def play_body(
             raise
         finally:
             try:
-                await code.clean_up(plan.cleanup, raised)
+                # What a foreign cancellation has begun is cut by one of the runtime's own, as any ordinary cleanup.
+                foreign = any(isinstance(step, Raise) and step.what == "cancellation" for step in plan.body)
+                await code.clean_up(plan.cleanup, raised, may_be_cut=foreign)
             finally:
                 del raised  # its traceback holds this frame
     return f"{plan.name} is done"
