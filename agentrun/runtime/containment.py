@@ -163,6 +163,7 @@ class Contained(Generic[_T]):
         "_grace",
         "_grace_scope",
         "_on_delivered",
+        "_on_trio",
         "_over",
         "_redelivering",
         "_scope",
@@ -245,6 +246,7 @@ class Contained(Generic[_T]):
         A checkpoint exactly when ``coro`` is one.
         """
         task = _asyncio_task()
+        self._on_trio = task is None
         self._cancelled_class = anyio.get_cancelled_exc_class()
         self._coro = coro
         native_before = 0 if task is None else task.cancelling()
@@ -326,14 +328,17 @@ class Contained(Generic[_T]):
             request = self._coro.send(value)
         finally:
             del value  # the traceback of what it carries may hold this frame: see `run`
-        return request if self._settled else self._look(request)
+        return self._rest(request) if self._settled else self._look(request)
 
     def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
         """Resume the coroutine with an exception. asyncio throws a cancellation in."""
         exc = typ if val is None else val
         if issubclass(typ if val is None and inspect.isclass(typ) else type(exc), self._cancelled_class):
             self._thrown = True
-            self._notice()
+            if self.delivered or is_scoped_cancellation(exc):
+                self._notice()
+            # Else it is a native one, such as that of `asyncio.timeout`, which the code may well make something else of.
+            # Ours is delivered at its next await, unless `_look` finds that it is in its cleanup by then.
         try:
             request = self._coro.throw(exc)
         finally:
@@ -371,14 +376,27 @@ class Contained(Generic[_T]):
         knows = not self._redelivering and suspension.handles(self._cancelled_class)
         if knows and self.delivered:
             self._settled = True
-            return request
+            return self._rest(request)
         if knows and (self._grace_scope.shield or not suspension.asks_for_cancellation) and self._raise_shield():
             self._deliver()
-            return request
+            return self._rest(request)
         self.delivered = self._settled = self._grace_scope.shield = False
         if suspension.at_trio_checkpoint and anyio.current_effective_deadline() == -math.inf:
             # trio's `checkpoint` delivers in a scope of its own, later: deliver now, and know that it is ours.
             return cancellable_trio_wait()
+        return request
+
+    def _rest(self, request: Any) -> Any:
+        """The code awaits in its cleanup: shielded, except at the end of a nursery of trio's.
+
+        That nursery has cancelled itself, since its body was cancelled. When its last task has ended it must see that
+        the cancellation comes from further out: else it takes it for its own, and the code goes on. No cancellation can
+        cut that wait.
+        """
+        if self._on_trio and not self._grace_scope.cancel_called:
+            shield = not Suspension(self._coro).at_nursery_exit
+            if self._grace_scope.shield != shield:
+                self._grace_scope.shield = shield
         return request
 
     def _raise_shield(self) -> bool:

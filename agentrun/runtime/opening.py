@@ -36,7 +36,7 @@ from agentrun.runtime.driver import drive, end_undriven
 from agentrun.runtime.guard_race import GuardRace
 from agentrun.runtime.handle import ActiveRun
 from agentrun.runtime.hooks import RunHooks
-from agentrun.runtime.run import UNBORN_AFTER, Run
+from agentrun.runtime.run import UNBORN_AFTER, Run, describe_error
 from agentrun.runtime.tool_run import current_tool_run
 from agentrun.sessions.protocol import Session
 
@@ -351,6 +351,10 @@ class _Opening:
             interruption.__context__ = exc
             raise interruption
         if exc is not None:
+            if (
+                interruption is not None and _strength(interruption) == _ERROR
+            ):  # a task of the runtime's own has raised, which none ever should
+                exc.add_note(f"An error inside of agentrun, too: {describe_error(interruption)}")
             if failure is not None and failure is not exc:
                 exc.add_note(f"The run had failed as well: {type(failure).__name__}: {failure}")
             return False

@@ -54,6 +54,11 @@ class Suspension:
         return any(_name(link) == "checkpoint_if_cancelled" for link in self._links)
 
     @property
+    def at_nursery_exit(self) -> bool:
+        """Whether it waits for the tasks of a nursery of trio's that it is about to leave."""
+        return any(_name(link) == "_nested_child_finished" for link in self._links[-4:])
+
+    @property
     def at_trio_checkpoint(self) -> bool:
         """Whether it is in the first half of trio's ``checkpoint``, the one that cannot be cancelled."""
         names = [_name(link) for link in self._links[-3:]]

@@ -327,3 +327,14 @@ async def test_no_coroutine_is_left_unawaited_by_any_failure() -> None:
     with pytest.raises(Broken):
         await run(Agent("a", tools=[work], model=model), "go")
     gc.collect()  # warnings are errors: a coroutine that was never awaited would fail the test
+
+
+async def test_an_error_inside_of_the_runtime_is_not_lost_beside_one_of_the_body() -> None:
+    async def broken() -> None:
+        raise AssertionError("cannot be")
+
+    with pytest.raises(Broken) as caught:
+        async with open_run(Agent("a", model=ScriptedModel([Say("Well.")])), "go") as live:
+            live._run.task_group.start_soon(broken)
+            raise Broken("mine")
+    assert [note for note in caught.value.__notes__ if "An error inside of agentrun" in note]

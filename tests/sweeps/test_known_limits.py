@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -32,27 +31,6 @@ async def times_out_in_a_task() -> str:
     return "done"
 
 
-@tool
-async def times_out_natively() -> str:
-    """A timeout of asyncio's."""
-    try:
-        async with asyncio.timeout(0.3):
-            await asyncio.sleep(5)
-    except TimeoutError:
-        await asyncio.sleep(0.2)
-    return "done"
-
-
-@tool
-async def works_beside_its_tasks() -> str:
-    """Await something inside of a task group of its own, beside a task of it."""
-    async with anyio.create_task_group() as group:
-        group.start_soon(anyio.sleep, 1)
-        await anyio.sleep(0.5)
-    await anyio.sleep(0.5)
-    return "done"
-
-
 def playing(*tools: Any) -> Callable[[], Agent[Any, Any]]:
     """An agent that calls the tool."""
     return lambda: Agent("a", tools=tools, model=scripted(call(tools[0].name), Say("Done.")))
@@ -77,39 +55,6 @@ def test_a_timeout_in_a_task_of_the_tool_that_passes_in_the_same_moment_does_not
 ) -> None:
     report = interrupt_everywhere(playing(times_out_in_a_task), "Go", backends=[backend], actions=ACTIONS)
     report.raise_if_failed()
-
-
-@pytest.mark.parametrize("backend", ["asyncio"])
-@pytest.mark.xfail(
-    reason="the CancelledError of asyncio's own timeout, thrown in while the tool's cancellation is in force and not "
-    "delivered, is taken for that cancellation: the shield goes up, the timeout makes a TimeoutError of it, and the "
-    "tool goes on to its end under the shield. It is reported as swallowed."
-)
-def test_a_native_timeout_that_passes_in_the_same_moment_does_not_hide_the_cancellation(backend: Any) -> None:
-    report = interrupt_everywhere(playing(times_out_natively), "Go", backends=[backend], actions=ACTIONS)
-    report.raise_if_failed()
-
-
-@pytest.mark.parametrize(
-    "backend",
-    [
-        "asyncio",
-        pytest.param(
-            "trio",
-            marks=pytest.mark.xfail(
-                reason="when trio lets the tool run before its child task, the shield is up when the cancellation "
-                "comes to the end of the nursery. The nursery has cancelled itself because of it, cannot see that it "
-                "comes from further out, and takes it for its own: the tool goes on, and is said to have swallowed it."
-            ),
-        ),
-    ],
-)
-def test_a_tool_that_awaits_inside_of_its_own_task_group_is_cancelled_in_every_schedule(backend: Any) -> None:
-    for seed in range(4):
-        report = interrupt_everywhere(
-            playing(works_beside_its_tasks), "Go", backends=[backend], actions=ACTIONS, seed=seed
-        )
-        report.raise_if_failed()
 
 
 @pytest.mark.parametrize(
