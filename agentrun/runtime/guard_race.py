@@ -95,6 +95,8 @@ class GuardRace:
         while self.busy and not (until_stopped and self._run.machine.ending):
             await self._run.wait_for_news()
             self.collect()
+        if until_stopped and self._run.machine.ending:
+            return  # whether they have answered by now is the scheduler's doing; the driver asks again at the end
         if not self.busy:
             # When the run stops, it is the driver's turn that says when this is told: after the end of the model's
             # stream, which was cancelled in the same moment, whichever of the two the scheduler lets run first.

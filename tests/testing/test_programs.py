@@ -104,3 +104,13 @@ def test_what_a_hook_precedes_does_not_begin_when_the_hook_s_cleanup_raises_in_p
     assert record.live is not None
     assert record.live.status == "interrupted"
     assert [mark for mark in record.marks if mark.kind == kind] == []
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_what_is_told_when_a_run_stops_while_it_waits_for_a_guardrail_is_the_same_on_both_backends(seed: int) -> None:
+    program = Program(
+        AgentPlan(turns=[[Call("t1")]], tools=[ToolPlan("t1")], guards=[GuardPlan(seconds=0.1)]),
+        [Steer("interrupt", after=0.071)],
+    )
+    records = [run_program(program, "asyncio"), run_program(program, "trio", seed)]
+    assert list(disagreements(*records)) == []

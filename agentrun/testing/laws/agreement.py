@@ -83,7 +83,7 @@ def _in_order_of_calls(record: RunRecord, path: tuple[str, ...]) -> list[Event]:
         first: list[Event] = [
             event for event in moment if isinstance(event, GuardrailEnded) and event.outcome != "cancelled"
         ]
-        rest = [event for event in moment if event not in first]
+        rest: list[Event] = [event for event in moment if event not in first]
         places = [place for place, event in enumerate(rest) if isinstance(event, (ToolStarted, ToolEnded))]
         tools = [rest[place] for place in places]
         tools.sort(key=lambda event: (order.get(getattr(event, "call_id", ""), -1), isinstance(event, ToolEnded)))
