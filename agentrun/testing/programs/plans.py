@@ -317,16 +317,18 @@ class Program(Plan):
     def same_on_both(self) -> bool:
         """Whether the backends must agree on it.
 
-        Not if it has what only one of them can do, steers at scheduling points (of which each has its own), tools that
-        do something to their own run (beside others that begin in the same moment: which of them the event loop lets
-        run first decides what the others have done by then), or tools in ``wait_interrupted`` (which a cancellation
-        releases and cancels in the same moment: either may be what they see).
+        Not if it has what only one of them can do; steers at scheduling points, of which each backend has its own;
+        tools that do something to their own run, or make it fail (which of the tools that go on in the same moment the
+        event loop lets run first decides what the others have done by then); or tools in ``wait_interrupted`` (which a
+        cancellation releases and cancels in the same moment: either may be what they see).
         """
         if any(steer.at is not None or steer.action == "native" for steer in self.steers):
             return False
         if parts_of(self, Request) or parts_of(self, UntilInterrupted):
             return False
-        return not any(step.what == "cancellation" for step in parts_of(self, Raise))
+        if any(tool.on_error in ("raise", "fails") for tool in parts_of(self, ToolPlan)):
+            return False
+        return not any(step.what != "error" for step in parts_of(self, Raise))
 
     @property
     def is_tidy(self) -> bool:
