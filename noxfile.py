@@ -92,13 +92,14 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=_oldest_python())
 def bench(session: nox.Session) -> None:
-    """Costs as ratios to a bare loop and to a bare task group; prints a table and fails on nothing."""
+    """What agentrun costs beside plain loops; ``-- --quick`` in a minute, ``-- --peers`` beside other frameworks."""
     _install(session, "test")
+    session.install("uvloop>=0.21; sys_platform != 'win32'")
     session.run("python", "-m", "tests.benchmarks", *session.posargs)
 
 
 @nox.session(python=_oldest_python())
-def fuzz(session: nox.Session) -> None:
-    """Programs drawn at random, held against the laws: ``nox -s fuzz -- --seed 1 --seconds 600``."""
+def profile(session: nox.Session) -> None:
+    """Where the time goes: by layer, by file and by function, for each of the benchmarks' rows or those named."""
     _install(session, "test")
-    session.run("python", "-m", "tests.fuzz", "--database", ".hypothesis/fuzz", *session.posargs)
+    session.run("python", "-m", "tests.benchmarks.profiles", *session.posargs)

@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks [--quick] [--peers] [--backend asyncio|trio|uvloop] [--json FILE] [name ...]``.
+"""``python -m tests.benchmarks [--quick] [--peers] [--backend LOOP] [--json FILE] [--publish] [name ...]``.
 
 Prints what agentrun costs, absolutely and as a ratio to plain programs that do the same work (and with ``--peers`` to
 other frameworks, each in an environment of its own), and whether the aims are met. Missing an aim is no failure: the
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import pathlib
 import pkgutil
 import platform
@@ -20,6 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from . import measures
 from .harness import LOOPS, UVLOOP, Settings
+from .publish import publish
 from .report import Report
 
 _PEERS = "peers"
@@ -35,6 +37,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="also other frameworks, each in an environment of its own")
     parser.add_argument("--backend", choices=LOOPS, help="measure on this event loop only")
     parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="write all figures to FILE as well")
+    parser.add_argument("--publish", action="store_true", help="put the figures into docs/benchmarks.md and its chart")
     options = parser.parse_args()
     if unknown := set(options.names) - set(names):
         parser.error(f"unknown measure {min(unknown)!r}; choose from {', '.join(names)}")
@@ -56,8 +59,11 @@ def main() -> None:
             report.add(comparison)
     report.end()
     print(f"{time.monotonic() - started:.0f} s")
+    figures = {"about": about, **report.as_json()}
     if options.json:
-        options.json.write_text(json.dumps({"about": about, **report.as_json()}, indent=1) + "\n")
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    if options.publish:
+        publish(figures)
 
 
 def _about(settings: Settings) -> str:
@@ -68,7 +74,8 @@ def _about(settings: Settings) -> str:
         except PackageNotFoundError:
             continue
     size = ", tiny" if settings.tiny else ", quick" if settings.quick else ""
-    return f"Python {platform.python_version()}, {', '.join(versions)}{size}"
+    machine = f"{platform.system()} on {platform.machine()}, {os.cpu_count()} cores"
+    return f"Python {platform.python_version()}, {', '.join(versions)}, {machine}{size}"
 
 
 if __name__ == "__main__":

@@ -164,5 +164,6 @@ def on_backends(settings: Settings, measure: Callable[[str], Awaitable[Compariso
 
 def growth(sizes: Sequence[int], costs: Sequence[float]) -> float:
     """The exponent ``k`` of ``cost = c * size ** k`` that fits best (least squares of the logarithms)."""
-    xs, ys = [math.log(size) for size in sizes], [math.log(cost) for cost in costs]
+    # A cost that is a difference may come out negative where the sizes are so small that it is noise.
+    xs, ys = [math.log(size) for size in sizes], [math.log(max(cost, 1e-9)) for cost in costs]
     return statistics.linear_regression(xs, ys).slope

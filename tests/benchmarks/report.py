@@ -62,7 +62,7 @@ class Report:
             )
             rows[program] = {"median": median, "ratios": {k: v for k, v in ratios.items() if v is not None}}
         for text, met in comparison.findings:
-            self._line(f"    {text}{'' if met is None else ': ' + self._count(comparison, text, met)}")
+            self._line(f"    {text}{'' if met is None else ': ' + self._count(comparison, '', text, met)}")
         self.rows.append(
             {
                 "measure": self._measure,

@@ -46,7 +46,7 @@ def expected_text(count: int) -> str:
 @contextmanager
 def serving(count: int) -> Iterator[str]:
     """Start the server, for answers of ``count`` deltas; gives its address."""
-    command = [sys.executable, "-m", __name__, str(count)]
+    command = [sys.executable, "-P", __file__, str(count)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())

@@ -20,7 +20,7 @@ Row: TypeAlias = Callable[[Driver, int, str], Awaitable[tuple[float, str]]]
 
 _CALLS: Final = 33
 _DELTAS: Final = 100
-_CLEANUP_STEPS: Final = 3
+_CLEANUP_STEPS: Final = 5  # passes of the event loop
 _PATIENCE: Final = 60.0
 
 _agents: dict[tuple[object, ...], Any] = {}
@@ -213,7 +213,7 @@ async def stop_twice(driver: Driver, size: int, url: str) -> tuple[float, str]:
 
     The second order comes one, two and more passes of the event loop after the first; the worst of these counts.
     """
-    worst = 0.0
+    worst, early = 0.0, 0
     for passes in range(1, 2 * _CLEANUP_STEPS):
         tool, handles = await _hanging(driver, size)
         for handle in handles:
@@ -224,10 +224,12 @@ async def stop_twice(driver: Driver, size: int, url: str) -> tuple[float, str]:
             handle.stop()
         for handle in handles:
             await handle.ended()
+        early = max(early, size - tool.cleaned)
         for _ in range(100):
             await asyncio.sleep(0)
         worst = max(worst, (size - tool.cleaned) / size)
-    return worst, ""
+    went_on = f"{early} of {size} cleanups went on after it said that all had stopped"
+    return worst, went_on if early and not worst else ""
 
 
 ROWS: Final[dict[str, Row]] = {

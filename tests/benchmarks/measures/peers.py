@@ -76,14 +76,24 @@ def measure(settings: Settings) -> Iterable[Comparison]:
             if row.row == "stop_twice":
                 losers |= {name for name in comparison.samples if comparison.median(name) > 0}
             else:
-                exempt = losers if row.row == "stop" else set()
+                exempt = _quicker_than_the_floor(comparison, losers) if row.row == "stop" else set()
                 others = [name for name in comparison.samples if name not in {*_OWN, *exempt}]
                 comparison.aims = [Aim(AGENTRUN, program=name, at_least=1.0) for name in others]
-                remarks += [f"{name}: no aim, for it loses cleanup when it is stopped twice" for name in sorted(exempt)]
+                why = "no aim, for it has no task group to unwind, and loses cleanup when it is stopped twice"
+                remarks += [f"{name}: {why}" for name in sorted(exempt)]
             comparison.findings += [(remark, None) for remark in remarks]
+            if row.row == "import":
+                versions = (f"{one.name} {one.version}" for one in contestants if one.name not in (FLOOR, BARE))
+                comparison.findings.append((f"versions: {', '.join(versions)}", None))
             yield comparison
-        versions = ", ".join(f"{one.name} {one.version}" for one in contestants if one.name not in (FLOOR, BARE))
-        print(f"    {versions}", flush=True)
+
+
+def _quicker_than_the_floor(comparison: Comparison, losers: set[str]) -> set[str]:
+    """They buy their speed with what structured concurrency is for; that is said, and they are no aim."""
+    if FLOOR not in comparison.samples:
+        return set()
+    floor = comparison.median(FLOOR)
+    return {name for name in losers & set(comparison.samples) if comparison.median(name) < floor}
 
 
 def _files() -> list[str]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 
 from ..contest.driver import Call, Driver, Handle, Script, Seen
 
@@ -75,6 +76,19 @@ def _scripted(script: Script):
         ResponseTextDeltaEvent,
     )
 
+    @functools.cache
+    def delta(text):
+        # Kept, since to make one costs as much as all that is done with it.
+        return ResponseTextDeltaEvent(
+            content_index=0,
+            delta=text,
+            item_id="msg_1",
+            logprobs=[],
+            output_index=0,
+            sequence_number=0,
+            type="response.output_text.delta",
+        )
+
     class Scripted(Model):
         async def get_response(self, *args, **kwargs):
             raise NotImplementedError
@@ -89,15 +103,7 @@ def _scripted(script: Script):
                     output.append(call)
                     continue
                 texts.append(part)
-                yield ResponseTextDeltaEvent.model_construct(
-                    content_index=0,
-                    delta=part,
-                    item_id="msg_1",
-                    logprobs=[],
-                    output_index=0,
-                    sequence_number=0,
-                    type="response.output_text.delta",
-                )
+                yield delta(part)
             if texts:
                 content = [ResponseOutputText(annotations=[], text="".join(texts), type="output_text")]
                 message = ResponseOutputMessage(

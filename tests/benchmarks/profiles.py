@@ -1,0 +1,137 @@
+"""``python -m tests.benchmarks.profiles [row ...]``: where the time of agentrun goes, row by row.
+
+The rows are those in which agentrun is compared to others (`contest.rows`), so what is profiled is what is measured.
+cProfile slows small functions down more than large ones: read the shares, take the times from the benchmarks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import pathlib
+import pstats
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias, cast
+
+from .contest.driver import Driver
+from .contest.rows import ROWS
+from .contest.worker import driver_of
+from .report import quantity
+from .server import serving
+
+_SIZES: Final = {
+    "delta": 20000,
+    "delta_http": 2000,
+    "turn": 200,
+    "further": 20,
+    "turn_http": 200,
+    "concurrent": 300,
+    "stop": 300,
+}
+_DELTAS: Final = _SIZES["delta_http"]
+_LAYERS: Final = {  # by a part of the path; the first that fits
+    "agentrun/core": "agentrun.core",
+    "agentrun/runtime": "agentrun.runtime",
+    "agentrun/models": "agentrun.models",
+    "agentrun/tools": "agentrun.tools",
+    "agentrun/sessions": "agentrun.sessions",
+    "agentrun/": "agentrun, the rest",
+    "tests/benchmarks": "the benchmark: model, tool, watcher",
+    "site-packages/anyio": "anyio",
+    "site-packages/httpx": "httpx",
+    "site-packages/httpcore": "httpcore",
+    "site-packages/h11": "h11",
+    "site-packages/pydantic": "pydantic",
+    "asyncio/": "asyncio",
+    "selectors.py": "asyncio",
+    "json/": "json",
+}
+_NOT_COUNTED: Final = ("_quiet",)  # the collection of garbage before each round
+_CHECKOUT: Final = str(pathlib.Path(__file__).resolve().parents[2]) + "/"
+
+_Function: TypeAlias = tuple[str, int, str]
+_Stats: TypeAlias = Mapping[_Function, tuple[int, int, float, float, Mapping[_Function, tuple[int, int, float, float]]]]
+
+
+def main() -> None:
+    """Profile the rows that were asked for, or all."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.profiles", description="Where the time goes.")
+    parser.add_argument("rows", nargs="*", metavar="row", help=f"default: all of {', '.join(_SIZES)}")
+    parser.add_argument("--top", type=int, default=15, help="how many functions to show (default: 15)")
+    parser.add_argument("--of", default="own_agentrun", help="file of the contestant (default: own_agentrun)")
+    options = parser.parse_args()
+    if unknown := set(options.rows) - set(_SIZES):
+        parser.error(f"unknown row {min(unknown)!r}; choose from {', '.join(_SIZES)}")
+    with serving(_DELTAS) as url:
+        for row in options.rows or _SIZES:
+            each, stats = profiled(driver_of(options.of), row, _SIZES[row], url)
+            _show(row, each, stats, options.top)
+
+
+def profiled(driver: Driver, row: str, size: int, url: str) -> tuple[float, _Stats]:
+    """The figure of the row without the profiler (median of three), and the functions of one round with it."""
+    # CPU time: what else goes on, on this machine and at the server, does not count.
+    profile = cProfile.Profile(time.process_time_ns, 1e-9)
+
+    async def rounds() -> float:
+        await ROWS[row](driver, size, url)
+        each = statistics.median([(await ROWS[row](driver, size, url))[0] for _ in range(3)])
+        profile.enable()
+        try:
+            await ROWS[row](driver, size, url)
+        finally:
+            profile.disable()
+        return each
+
+    each = asyncio.run(rounds())
+    return each, cast("_Stats", cast("Any", pstats.Stats(profile)).stats)
+
+
+def own_times(stats: _Stats) -> dict[_Function, float]:
+    """Own seconds by function. What a function of C takes counts as time of those who called it."""
+    times: defaultdict[_Function, float] = defaultdict(float)
+    for function, (_, _, own, _, callers) in stats.items():
+        if function[0] != "~" or not callers:
+            times[function] += own
+        else:
+            for caller, (_, _, share, _) in callers.items():
+                times[caller] += share
+    return {function: seconds for function, seconds in times.items() if function[2] not in _NOT_COUNTED}
+
+
+def layer_of(function: _Function) -> str:
+    """The library that a function belongs to."""
+    path = function[0].replace("\\", "/").removeprefix(_CHECKOUT)
+    return next((layer for part, layer in _LAYERS.items() if part in path), "standard library and others")
+
+
+def _show(row: str, each: float, stats: _Stats, top: int) -> None:
+    times = own_times(stats)
+    total = sum(times.values())
+    print(f"\n{row}: {quantity(each, 's')} without the profiler, of which the shares below are parts")
+    layers: defaultdict[str, float] = defaultdict(float)
+    files: defaultdict[str, float] = defaultdict(float)
+    for function, seconds in times.items():
+        layers[layer_of(function)] += seconds
+        if layer_of(function).startswith("agentrun"):
+            files[function[0].removeprefix(_CHECKOUT)] += seconds
+    for title, table in (("layer", layers), ("file of agentrun", files)):
+        print(f"\n  {'share':>6}  {'about':>10}  {title}")
+        for name, seconds in sorted(table.items(), key=lambda item: -item[1])[:10]:
+            print(f"  {seconds / total:6.1%}  {quantity(each * seconds / total, 's'):>10}  {name}")
+    print(f"\n  {'share':>6}  {'us a call':>9}  {'calls':>8}  function (own time, with that of functions in C)")
+    for function, seconds in sorted(times.items(), key=lambda item: -item[1])[:top]:
+        calls = stats[function][1] if function in stats else 1
+        path, line, name = function
+        where = f"{path.removeprefix(_CHECKOUT).rpartition('site-packages/')[2]}:{line}"
+        print(f"  {seconds / total:6.1%}  {seconds / calls * 1e6:9.2f}  {calls:8}  {name} ({where})")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

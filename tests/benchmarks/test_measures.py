@@ -1,0 +1,88 @@
+"""The benchmarks work: each measure in its tiniest size. What the figures are is nobody's business here."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+import pytest
+
+from . import measures, peers
+from .contest.contestant import Contestant
+from .contest.driver import Driver, Script, Seen
+from .contest.rows import ROWS
+from .contest.worker import driver_of
+from .harness import Aim, Comparison, Settings
+from .report import Report
+from .server import serving
+
+MEASURES = [module.name for module in pkgutil.iter_modules(measures.__path__) if module.name != "peers"]
+LOOPS = set(MEASURES) - {"imports", "command_line"}  # these start processes, on no event loop
+DRIVERS = [module.name for module in pkgutil.iter_modules(peers.__path__)]
+OWN = [name for name in DRIVERS if name.startswith("own_")]
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [(name, backend) for name in MEASURES for backend in ("asyncio", "trio") if backend == "asyncio" or name in LOOPS],
+)
+def test_each_measure_runs_in_its_tiniest_size(name: str, backend: str) -> None:
+    module = importlib.import_module(f"{measures.__name__}.{name}")
+    out = _Lines()
+    report = Report(out)  # type: ignore[arg-type]
+    report.title(name, module.TITLE)
+    for comparison in module.measure(Settings(quick=True, backends=(backend,), tiny=True)):
+        report.add(comparison)
+    report.end()
+    assert report.rows
+    assert all(row["programs"] for row in report.rows)
+    assert "agentrun" in out.text
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_each_own_contestant_does_every_row(name: str) -> None:
+    with Contestant(name) as contestant, serving(3) as url:
+        for row in sorted(set(ROWS) - set(contestant.driver.cannot)):
+            value, remark = contestant.ask(row, 3, url, 60.0)
+            assert value >= 0 or row == "further"  # a difference, which noise may make negative
+            assert not remark
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_the_requirements_of_each_peer_are_pinned_and_read_without_its_packages(name: str) -> None:
+    driver = driver_of(name)
+    assert isinstance(driver, Driver)
+    assert all("==" in requirement for requirement in driver.requirements)
+
+
+def test_a_script_says_what_there_is_to_see() -> None:
+    assert Script(turns=2, calls=2).expected() == Seen(["done"], ["0.0", "0.1", "1.0", "1.1"])
+    assert Script(deltas=2).expected() == Seen(["0 ", "1 "], [])
+
+
+def test_an_aim_that_is_missed_is_told_and_so_is_one_that_is_met() -> None:
+    out = _Lines()
+    report = Report(out)  # type: ignore[arg-type]
+    report.title("m", "")
+    samples = {"agentrun": [3.0, 3.0], "SC floor": [2.0, 2.0], "slow": [9.0, 9.0]}
+    aims = [Aim("SC floor", 1.0), Aim("SC floor", 2.0), Aim("agentrun", program="slow", at_least=1.0)]
+    report.add(Comparison("it", "asyncio", samples, aims=aims))
+    report.add(Comparison("it", "trio", {"agentrun": [6.0]}))
+    report.end()
+    assert "1.50 of at most 1x SC floor: NOT MET" in out.text
+    assert "1.50 of at most 2x SC floor: met" in out.text
+    assert "3.00 of at least 1x agentrun: met" in out.text
+    assert "2.00 of at most 1.5x asyncio: NOT MET" in out.text
+    assert "aims: 2 met, 2 not met" in out.text
