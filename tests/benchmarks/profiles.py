@@ -13,7 +13,6 @@ import pathlib
 import pstats
 import statistics
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias, cast
@@ -51,10 +50,12 @@ _LAYERS: Final = {  # by a part of the path; the first that fits
     "selectors.py": "asyncio",
     "json/": "json",
 }
-_NOT_COUNTED: Final = ("_quiet",)  # the collection of garbage before each round
+_NOT_COUNTED: Final = ("_quiet", "select")  # the collection of garbage before each round; waiting for the server
+_ROUNDS: Final = 5
 _CHECKOUT: Final = str(pathlib.Path(__file__).resolve().parents[2]) + "/"
 
 _Function: TypeAlias = tuple[str, int, str]
+_Times: TypeAlias = dict[_Function, float]
 _Stats: TypeAlias = Mapping[_Function, tuple[int, int, float, float, Mapping[_Function, tuple[int, int, float, float]]]]
 
 
@@ -69,30 +70,39 @@ def main() -> None:
         parser.error(f"unknown row {min(unknown)!r}; choose from {', '.join(_SIZES)}")
     with serving(_DELTAS) as url:
         for row in options.rows or _SIZES:
-            each, stats = profiled(driver_of(options.of), row, _SIZES[row], url)
-            _show(row, each, stats, options.top)
+            _show(row, *profiled(driver_of(options.of), row, _SIZES[row], url), options.top)
 
 
-def profiled(driver: Driver, row: str, size: int, url: str) -> tuple[float, _Stats]:
-    """The figure of the row without the profiler (median of three), and the functions of one round with it."""
-    # CPU time: what else goes on, on this machine and at the server, does not count.
-    profile = cProfile.Profile(time.process_time_ns, 1e-9)
+def profiled(
+    driver: Driver, row: str, size: int, url: str
+) -> tuple[float, dict[_Function, float], dict[_Function, int]]:
+    """The figure of the row without the profiler; own seconds and calls by function in a round with it.
+
+    Medians of some rounds, function by function: what else goes on on the machine hits another function each time.
+    """
+    profiles: list[cProfile.Profile] = []
 
     async def rounds() -> float:
         await ROWS[row](driver, size, url)
-        each = statistics.median([(await ROWS[row](driver, size, url))[0] for _ in range(3)])
-        profile.enable()
-        try:
-            await ROWS[row](driver, size, url)
-        finally:
-            profile.disable()
+        each = statistics.median([(await ROWS[row](driver, size, url))[0] for _ in range(_ROUNDS)])
+        for _ in range(_ROUNDS):
+            profiles.append(profile := cProfile.Profile())
+            profile.enable()
+            try:
+                await ROWS[row](driver, size, url)
+            finally:
+                profile.disable()
         return each
 
     each = asyncio.run(rounds())
-    return each, cast("_Stats", cast("Any", pstats.Stats(profile)).stats)
+    all_stats = [cast("_Stats", cast("Any", pstats.Stats(profile)).stats) for profile in profiles]
+    all_times = [own_times(stats) for stats in all_stats]
+    names = set[_Function]().union(*all_times)
+    times = {name: statistics.median([times.get(name, 0.0) for times in all_times]) for name in names}
+    return each, times, {name: stats[1] for name, stats in all_stats[0].items()}
 
 
-def own_times(stats: _Stats) -> dict[_Function, float]:
+def own_times(stats: _Stats) -> _Times:
     """Own seconds by function. What a function of C takes counts as time of those who called it."""
     times: defaultdict[_Function, float] = defaultdict(float)
     for function, (_, _, own, _, callers) in stats.items():
@@ -110,8 +120,7 @@ def layer_of(function: _Function) -> str:
     return next((layer for part, layer in _LAYERS.items() if part in path), "standard library and others")
 
 
-def _show(row: str, each: float, stats: _Stats, top: int) -> None:
-    times = own_times(stats)
+def _show(row: str, each: float, times: _Times, calls: Mapping[_Function, int], top: int) -> None:
     total = sum(times.values())
     print(f"\n{row}: {quantity(each, 's')} without the profiler, of which the shares below are parts")
     layers: defaultdict[str, float] = defaultdict(float)
@@ -126,10 +135,10 @@ def _show(row: str, each: float, stats: _Stats, top: int) -> None:
             print(f"  {seconds / total:6.1%}  {quantity(each * seconds / total, 's'):>10}  {name}")
     print(f"\n  {'share':>6}  {'us a call':>9}  {'calls':>8}  function (own time, with that of functions in C)")
     for function, seconds in sorted(times.items(), key=lambda item: -item[1])[:top]:
-        calls = stats[function][1] if function in stats else 1
+        count = calls.get(function, 1)
         path, line, name = function
         where = f"{path.removeprefix(_CHECKOUT).rpartition('site-packages/')[2]}:{line}"
-        print(f"  {seconds / total:6.1%}  {seconds / calls * 1e6:9.2f}  {calls:8}  {name} ({where})")
+        print(f"  {seconds / total:6.1%}  {seconds / count * 1e6:9.2f}  {count:8}  {name} ({where})")
     sys.stdout.flush()
 
 
