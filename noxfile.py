@@ -60,9 +60,21 @@ def demo(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 @nox.parametrize("backend", BACKENDS, ids=BACKENDS)
 def tests(session: nox.Session, backend: str) -> None:
-    """The test suite on one Python and one backend, on all cores; with arguments, just what they say."""
+    """The test suite on one Python and one backend, on all cores; with arguments, just what they say.
+
+    The sweeps take every point on the oldest and on the newest Python, and some of them, evenly spread, in between.
+    """
     _install(session, "test", "local", weights=True)
-    _pytest(session, session.posargs or ["-n", "auto", "--dist", "worksteal"], backend)
+    between = session.python not in (PYTHONS[0], PYTHONS[-1])
+    thin = {"AGENTRUN_SWEEP_LIMIT": "12"} if between and "AGENTRUN_SWEEP_LIMIT" not in os.environ else {}
+    _pytest(session, session.posargs or ["-n", "auto", "--dist", "worksteal"], backend, **thin)
+
+
+@nox.session(python=_oldest_python())
+def fuzz(session: nox.Session) -> None:
+    """Programs drawn at random, held against the laws: ``nox -s fuzz -- --seed 1 --seconds 600``."""
+    _install(session, "test")
+    session.run("python", "-m", "tests.fuzz", "--database", ".hypothesis/fuzz", *session.posargs)
 
 
 @nox.session(python=_oldest_python())

@@ -15,6 +15,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+import agentrun
 from agentrun import (
     Agent,
     RunConfig,
@@ -291,3 +292,20 @@ def test_the_programs_above_ended_in_every_way_that_a_program_can() -> None:
 def test_the_same_schedule_gives_the_same_run_twice() -> None:
     for seed in range(5):
         assert run_on("trio", _play, seed, seed=1) == run_on("trio", _play, seed, seed=1)
+
+
+async def test_the_model_is_told_of_the_errors_in_a_group_and_not_what_each_backend_calls_it() -> None:
+    @tool
+    async def several() -> None:
+        async def fails(text: str) -> None:
+            raise ValueError(text)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(fails, "one")
+            await fails("two")
+
+    model = ScriptedModel([Call("several"), Say("Oh.")])
+    result = await agentrun.run(Agent("a", tools=[several], model=model), "Go.")
+    [output] = [item for item in result.items if isinstance(item, agentrun.ToolOutput)]
+    assert "ValueError: two" in output.text
+    assert "ask" not in output.text  # neither "unhandled errors in a TaskGroup" nor another name for it

@@ -14,7 +14,6 @@ from agentrun import Agent, UserError, tool
 from agentrun.core.events import RunEnded, ToolEnded
 from agentrun.core.inbox import Inbox
 from agentrun.core.turns import TurnMachine
-from agentrun.runtime.containment import Contained
 from agentrun.runtime.hub import EventHub
 from agentrun.testing import Call, Say, ScriptedModel, SweepRefused, SweepReport, interrupt_everywhere, replay
 from agentrun.testing.sweeping.asyncio_points import SweepLoop
@@ -62,16 +61,6 @@ def test_a_good_run_passes_and_its_agent_is_played_from_the_beginning_each_time(
     assert report.diverged == 0
 
 
-def without_shield(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Contained._deliver
-
-    def deliver(self: Any) -> None:
-        original(self)
-        self._grace_scope.shield = False
-
-    monkeypatch.setattr(Contained, "_deliver", deliver)
-
-
 def input_dropped_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Inbox.close
 
@@ -105,7 +94,6 @@ def two_endings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FAULTS: list[tuple[Callable[[pytest.MonkeyPatch], None], list[Any], str]] = [
-    (without_shield, ["interrupt"], "a tool has not cleaned up"),
     (input_dropped_at_the_end, ["inject_idle", "inject_next", "cancel"], "law 5"),
     (ends_of_cancelled_tools_untold, ["interrupt"], "law 12"),
     (two_endings, ["interrupt"], "law 2: 2 RunEnded events"),
