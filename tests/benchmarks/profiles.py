@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks.profiles [row ...]``: where the time of agentrun goes, row by row.
+"""``python -m tests.benchmarks.profiles [--publish] [row ...]``: where the time of agentrun goes, row by row.
 
 The rows are those in which agentrun is compared to others (`contest.rows`), so what is profiled is what is measured.
 cProfile slows small functions down more than large ones: read the shares, take the times from the benchmarks.
@@ -14,12 +14,13 @@ import pstats
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias, cast
 
 from .contest.driver import Driver
 from .contest.rows import ROWS
 from .contest.worker import driver_of
+from .publish import put_into_docs
 from .report import quantity
 from .server import serving
 
@@ -31,6 +32,13 @@ _SIZES: Final = {
     "turn_http": 200,
     "concurrent": 300,
     "stop": 300,
+}
+_UNITS: Final = {
+    "delta": "a delta",
+    "delta_http": "a delta over HTTP",
+    "turn": "a turn with one tool",
+    "further": "a further call",
+    "turn_http": f"a turn over HTTP (of {_SIZES['turn_http']})",
 }
 _DELTAS: Final = _SIZES["delta_http"]
 _LAYERS: Final = {  # by a part of the path; the first that fits
@@ -50,6 +58,29 @@ _LAYERS: Final = {  # by a part of the path; the first that fits
     "selectors.py": "asyncio",
     "json/": "json",
 }
+_PURPOSES: Final = {  # what each file of agentrun is for
+    "runtime/containment.py": "containment",
+    "runtime/suspension.py": "containment",
+    "runtime/own_context.py": "containment",
+    "runtime/hub.py": "events",
+    "core/turns.py": "history and decisions",
+    "core/transcript.py": "history and decisions",
+    "core/inbox.py": "history and decisions",
+    "core/response.py": "history and decisions",
+    "agentrun/core/": "history and decisions",
+    "models/history.py": "the request",
+    "models/openai_responses.py": "the request",
+    "agentrun/models/": "the stream",
+    "agentrun/runtime/": "steps, limits, hooks, teardown",
+    "agentrun/tools/": "steps, limits, hooks, teardown",
+    "site-packages/anyio": "scopes and tasks (anyio, asyncio)",
+    "site-packages/sniffio": "scopes and tasks (anyio, asyncio)",
+    "asyncio/": "scopes and tasks (anyio, asyncio)",
+    "selectors.py": "scopes and tasks (anyio, asyncio)",
+    "site-packages/http": "HTTP (httpx, httpcore, h11)",
+    "site-packages/h11": "HTTP (httpx, httpcore, h11)",
+    "tests/benchmarks": "model, tool and watcher",
+}
 _NOT_COUNTED: Final = ("_quiet", "select")  # the collection of garbage before each round; waiting for the server
 _ROUNDS: Final = 5
 _CHECKOUT: Final = str(pathlib.Path(__file__).resolve().parents[2]) + "/"
@@ -65,12 +96,18 @@ def main() -> None:
     parser.add_argument("rows", nargs="*", metavar="row", help=f"default: all of {', '.join(_SIZES)}")
     parser.add_argument("--top", type=int, default=15, help="how many functions to show (default: 15)")
     parser.add_argument("--of", default="own_agentrun", help="file of the contestant (default: own_agentrun)")
+    parser.add_argument("--publish", action="store_true", help="put what each thing costs into docs/benchmarks.md")
     options = parser.parse_args()
     if unknown := set(options.rows) - set(_SIZES):
         parser.error(f"unknown row {min(unknown)!r}; choose from {', '.join(_SIZES)}")
+    costs: dict[str, tuple[float, _Times]] = {}
     with serving(_DELTAS) as url:
         for row in options.rows or _SIZES:
-            _show(row, *profiled(driver_of(options.of), row, _SIZES[row], url), options.top)
+            each, times, calls = profiled(driver_of(options.of), row, _SIZES[row], url)
+            _show(row, each, times, calls, options.top)
+            costs[row] = each, times
+    if options.publish:
+        put_into_docs("costs", list(_costs_table(costs)))
 
 
 def profiled(
@@ -116,8 +153,33 @@ def own_times(stats: _Stats) -> _Times:
 
 def layer_of(function: _Function) -> str:
     """The library that a function belongs to."""
+    return _named(function, _LAYERS, "standard library and others")
+
+
+def purpose_of(function: _Function) -> str:
+    """What a function is there for."""
+    return _named(function, _PURPOSES, "others")
+
+
+def _named(function: _Function, names: Mapping[str, str], otherwise: str) -> str:
     path = function[0].replace("\\", "/").removeprefix(_CHECKOUT)
-    return next((layer for part, layer in _LAYERS.items() if part in path), "standard library and others")
+    return next((name for part, name in names.items() if part in path), otherwise)
+
+
+def _costs_table(costs: Mapping[str, tuple[float, _Times]]) -> Iterator[str]:
+    """What each thing costs, one column for each row of the benchmarks."""
+    shown = [row for row in costs if row in _UNITS]
+    yield f"| | {' | '.join(_UNITS[row] for row in shown)} |"
+    yield f"| --- |{' ---: |' * len(shown)}"
+    yield f"| all of it | {' | '.join(quantity(costs[row][0], 's') for row in shown)} |"
+    for purpose in [*dict.fromkeys(_PURPOSES.values()), "others"]:
+        cells: list[str] = []
+        for row in shown:
+            each, times = costs[row]
+            part = sum(seconds for function, seconds in times.items() if purpose_of(function) == purpose)
+            share = part / sum(times.values())
+            cells.append(quantity(each * share, "s") if share >= 0.005 else "")
+        yield f"| {purpose} | {' | '.join(cells)} |"
 
 
 def _show(row: str, each: float, times: _Times, calls: Mapping[_Function, int], top: int) -> None:
@@ -125,11 +187,13 @@ def _show(row: str, each: float, times: _Times, calls: Mapping[_Function, int], 
     print(f"\n{row}: {quantity(each, 's')} without the profiler, of which the shares below are parts")
     layers: defaultdict[str, float] = defaultdict(float)
     files: defaultdict[str, float] = defaultdict(float)
+    purposes: defaultdict[str, float] = defaultdict(float)
     for function, seconds in times.items():
+        purposes[purpose_of(function)] += seconds
         layers[layer_of(function)] += seconds
         if layer_of(function).startswith("agentrun"):
             files[function[0].removeprefix(_CHECKOUT)] += seconds
-    for title, table in (("layer", layers), ("file of agentrun", files)):
+    for title, table in (("what for", purposes), ("layer", layers), ("file of agentrun", files)):
         print(f"\n  {'share':>6}  {'about':>10}  {title}")
         for name, seconds in sorted(table.items(), key=lambda item: -item[1])[:10]:
             print(f"  {seconds / total:6.1%}  {quantity(each * seconds / total, 's'):>10}  {name}")

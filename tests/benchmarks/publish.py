@@ -13,7 +13,7 @@ from .chart import chart
 from .harness import AGENTRUN, BARE, FLOOR, LOOPS
 from .report import quantity
 
-__all__ = ["publish"]
+__all__ = ["publish", "put_into_docs"]
 
 _DOCS: Final = pathlib.Path(__file__).resolve().parents[2] / "docs"
 _PEERS: Final = "peers"
@@ -35,8 +35,14 @@ def publish(figures: Mapping[str, Any], docs: pathlib.Path = _DOCS) -> None:
     page.write_text(text, encoding="utf-8")
 
 
+def put_into_docs(name: str, lines: Sequence[str], docs: pathlib.Path = _DOCS) -> None:
+    """Replace what is between two marks of the page."""
+    page = docs / "benchmarks.md"
+    page.write_text(_put(page.read_text(encoding="utf-8"), name, lines), encoding="utf-8")
+
+
 def _put(text: str, name: str, lines: Sequence[str]) -> str:
-    begin, end = f"<!-- {name}: written by nox -s bench -- --publish -->", f"<!-- end of {name} -->"
+    begin, end = f"<!-- {name}: written by --publish -->", f"<!-- end of {name} -->"
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.S)
     body = "\n".join([begin, *lines, end])
     changed, count = pattern.subn(lambda _: body, text)
