@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -13,6 +15,8 @@ from .contest.driver import Driver, Script, Seen
 from .contest.rows import ROWS
 from .contest.worker import driver_of
 from .harness import Aim, Comparison, Settings
+from .profiles import layer_of, purpose_of
+from .publish import publish
 from .report import Report
 from .server import serving
 
@@ -48,7 +52,6 @@ def test_each_measure_runs_in_its_tiniest_size(name: str, backend: str) -> None:
     report.end()
     assert report.rows
     assert all(row["programs"] for row in report.rows)
-    assert "agentrun" in out.text
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -86,3 +89,27 @@ def test_an_aim_that_is_missed_is_told_and_so_is_one_that_is_met() -> None:
     assert "3.00 of at least 1x agentrun: met" in out.text
     assert "2.00 of at most 1.5x asyncio: NOT MET" in out.text
     assert "aims: 2 met, 2 not met" in out.text
+
+
+def test_figures_are_put_between_the_marks_of_the_page_and_into_the_chart(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    (tmp_path / "benchmarks.md").write_text(page, encoding="utf-8")
+    report = Report(_Lines())  # type: ignore[arg-type]
+    for measure in ("peers", "turn"):
+        report.title(measure, "")
+        samples = {"agentrun": [3e-6], "SC floor": [2e-6], "bare loop": [1e-6], "a <peer>": [30e-6]}
+        report.add(Comparison(f"of {measure}", "asyncio", samples, aims=[Aim("SC floor", 1.0)]))
+    publish({"about": "Python 9", **report.as_json()}, tmp_path)
+    lines = (tmp_path / "benchmarks.md").read_text(encoding="utf-8").splitlines()
+    assert "| of peers | 3.00 us | 2.00 us (0.67) | 1.00 us (0.33) | 30.00 us (10) |" in lines
+    assert "| of turn | 3.00 us | 3.00 | 1.50 |  |  |" in lines
+    assert "0 of 2 aims are met. Those that are not:" in lines
+    drawn = ElementTree.fromstring((tmp_path / "benchmarks.svg").read_text(encoding="utf-8"))
+    assert "a <peer>: 10.00 times agentrun" in [title.text for title in drawn.iter("{http://www.w3.org/2000/svg}title")]
+
+
+def test_what_a_function_is_for_follows_from_its_file() -> None:
+    assert purpose_of(("/x/agentrun/runtime/hub.py", 1, "publish")) == "events"
+    assert purpose_of(("/x/agentrun/core/limits.py", 1, "f")) == "history and decisions"
+    assert layer_of(("/x/site-packages/anyio/_core/_tasks.py", 1, "f")) == "anyio"
+    assert layer_of(("/x/lib/python3.11/contextlib.py", 1, "f")) == "standard library and others"

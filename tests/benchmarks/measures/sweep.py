@@ -10,7 +10,7 @@ import anyio
 
 from agentrun.testing import cancel_everywhere
 
-from ..harness import AGENTRUN, FLOOR, Comparison, Settings
+from ..harness import FLOOR, Comparison, Settings
 
 TITLE = "an injection of a sweep, five tasks (CPU)"
 
@@ -47,7 +47,7 @@ def measure(settings: Settings) -> Iterable[Comparison]:
     for backend in _BACKENDS:
         if backend in settings.backends:
             samples = {
-                AGENTRUN: [_swept(backend) for _ in range(rounds)],
+                "cancel_everywhere": [_swept(backend) for _ in range(rounds)],
                 FLOOR: [_plain(backend) for _ in range(rounds)],
             }
             yield Comparison("one injection", backend, samples)
