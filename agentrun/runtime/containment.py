@@ -337,7 +337,7 @@ class Contained(Generic[_T]):
             self._thrown = True
             if self.delivered or is_scoped_cancellation(exc):
                 self._notice()
-            # Else it is a native one, such as that of `asyncio.timeout`, which the code may well make something else of.
+            # Else it is a native one, such as that of `asyncio.timeout`, which the code may make something else of.
             # Ours is delivered at its next await, unless `_look` finds that it is in its cleanup by then.
         try:
             request = self._coro.throw(exc)

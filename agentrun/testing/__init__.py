@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from agentrun._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from agentrun.testing.tool_check import ToolCheckFailed, check_tool
     from agentrun.testing.interrupt_sweep import interrupt_everywhere
     from agentrun.testing.scripted import Call, Fail, Hang, Say, ScriptedModel, Wait
     from agentrun.testing.sweep import Failure, SweepRefused, SweepReport, cancel_everywhere, replay
     from agentrun.testing.sweeping.verdicts import BrokenLaw
+    from agentrun.testing.tool_check import ToolCheckFailed, check_tool
     from agentrun.testing.validation import assert_valid_history
 else:
     __getattr__, __dir__ = lazy_names(

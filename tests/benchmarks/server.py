@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["expected_text", "serving"]
+__all__ = ["expected_text", "hanging_answer", "serving"]
 
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 _END = b"0\r\n\r\n"
@@ -121,11 +121,16 @@ def _turn(number: int, turns: int) -> bytes:
     return _HEAD + _chunked(_answer([_call(number) if number < turns else _message(["done"])], 1, number)) + _END
 
 
+def hanging_answer(count: int) -> bytes:
+    """The beginning of an answer of ``count`` deltas, and no end."""
+    return _HEAD + _chunked(_answer([_message(pieces(count))], count)[: 2 + _HANG_AFTER])
+
+
 class _Answers:
     def __init__(self, count: int) -> None:
         events = _answer([_message(pieces(count))], count)
         self._whole = _HEAD + _chunked(events) + _END
-        self._cut = _HEAD + _chunked(events[: 2 + _HANG_AFTER])
+        self._cut = hanging_answer(count)
         self._meetings: dict[int, threading.Barrier] = {}
         self._lock = threading.Lock()
 
