@@ -247,7 +247,7 @@ async def test_a_run_can_be_entered_only_once() -> None:
 @pytest.mark.parametrize(
     ("method", "args", "kwargs", "names"),
     [
-        ("interrupt", (5,), {}, "reason"),
+        ("interrupt", (5,), {}, r"interrupt\(reason=\.\.\.\) must be text or None, not int"),
         ("interrupt", (), {"mode": "softly"}, "mode"),
         ("interrupt", (), {"mode": "after_turn", "escalate_after": -1}, "escalate_after"),
         ("interrupt", (), {"mode": "after_turn", "escalate_after": "soon"}, "escalate_after"),

@@ -20,7 +20,8 @@ def agent_tool(agent: Agent[Any, Any], *, name: str | None, description: str | N
     async def ask(ctx: RunContext[Any], input: str) -> Any:
         result = await run(agent, input, deps=ctx.deps)
         if result.status != "completed":
-            return f"Stopped before it was done: {result.interrupt.reason if result.interrupt else result.status}"
+            assert result.interrupt is not None  # the other endings raise
+            return f"Stopped before it was done: {result.interrupt.reason}"
         return result.output
 
     text = description or agent.description or f"Ask {agent.name}."

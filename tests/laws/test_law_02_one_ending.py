@@ -425,7 +425,7 @@ async def test_a_deaf_thread_handle_says_that_the_loop_has_ended() -> None:
     thread = threading.Thread(target=anyio.run, args=(main,))
     thread.start()
     await anyio.to_thread.run_sync(thread.join)
-    with pytest.raises(RunEnded):
+    with pytest.raises(RunEnded, match="^the event loop of the run has ended$"):
         keep[0].interrupt("too late")
 
 

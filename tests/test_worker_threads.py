@@ -1,0 +1,110 @@
+"""One call in a worker thread: who waits for it, how long, and what is known of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import anyio
+import pytest
+
+from agentrun import Agent, ToolOutput, run
+from agentrun.core.errors import CallCancelled
+from agentrun.runtime.threads import ThreadCall
+from agentrun.testing import Call, Say, ScriptedModel
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    """An event for threads to wait for; set at the end of the test, whatever happens."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def nothing() -> None:
+    pass
+
+
+class Waiting:
+    """A function for a thread: it says that it has begun, and waits."""
+
+    def __init__(self, release: threading.Event) -> None:
+        self.release = release
+        self.begun = threading.Event()
+
+    def __call__(self) -> str:
+        self.begun.set()
+        assert self.release.wait(30)
+        return threading.current_thread().name
+
+    async def wait_begun(self) -> None:
+        with anyio.fail_after(10):
+            while not self.begun.is_set():
+                await anyio.sleep(0.001)
+
+
+async def test_a_thread_is_waited_for_although_the_group_that_owns_it_is_cancelled(release: threading.Event) -> None:
+    work, got = Waiting(release), list[str]()
+    call = ThreadCall(work, nothing)
+
+    async def caller() -> None:
+        with anyio.CancelScope(shield=True):
+            got.append(await call.run(owners))
+
+    async with anyio.create_task_group() as owners:
+        owners.start_soon(caller)
+        await work.wait_begun()
+        owners.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            for _ in range(10):
+                await anyio.sleep(0)
+            assert got == []
+        release.set()
+    assert got == [call.thread_name]
+    assert call.abandoned is False
+
+
+async def test_a_thread_that_is_left_behind_is_known_by_its_name(release: threading.Event) -> None:
+    work, told = Waiting(release), list[str]()
+    call = ThreadCall(work, lambda: told.append("cancelled"))
+    assert call.thread_name == "not started"
+    assert call.abandoned is False
+    async with anyio.create_task_group() as owners:
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(call.run, owners)
+                await work.wait_begun()
+                assert call.thread_name not in ("not started", threading.current_thread().name)
+                assert "agentrun thread" in {task.name for task in anyio.get_running_tasks()}
+                scope.cancel()
+    assert told == ["cancelled"]
+    assert call.abandoned is True
+
+
+async def test_what_a_thread_raises_is_raised_where_it_is_waited_for() -> None:
+    def iterate() -> None:
+        raise StopIteration("none left")  # a future could not carry it
+
+    def give_up() -> None:
+        raise CallCancelled("why")  # nobody has cancelled the call: an error like any other
+
+    async with anyio.create_task_group() as owners:
+        with pytest.raises(RuntimeError) as caught:  # what Python makes of it when it leaves a coroutine
+            await ThreadCall(iterate, nothing).run(owners)
+        assert isinstance(caught.value.__cause__, StopIteration)
+        with pytest.raises(CallCancelled, match="why"):
+            await ThreadCall(give_up, nothing).run(owners)
+
+
+async def test_more_threads_run_at_once_than_the_event_loop_allows_by_default() -> None:
+    count = 45  # anyio's default is 40
+    together = threading.Barrier(count, timeout=20)
+
+    def meet() -> str:
+        together.wait()
+        return "met"
+
+    model = ScriptedModel([[Call("meet", call_id=f"c{index}") for index in range(count)], Say("done")])
+    result = await run(Agent("a", tools=[meet], model=model), "go")
+    assert [item.output for item in result.items if isinstance(item, ToolOutput)] == ["met"] * count
