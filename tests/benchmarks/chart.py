@@ -21,6 +21,7 @@ _LOOKS: Final = (
     ("#D55E00", "cross"),
 )
 _FLOOR_LOOK: Final = ("#888888", "bar")
+_EDGE: Final = 'stroke="white" stroke-width="1"'  # so that those which lie on each other stay apart
 _STYLE: Final = "font-family: system-ui, sans-serif; font-size: 14px; fill: #222"
 
 
@@ -79,7 +80,7 @@ def _text(x: float, y: float, text: str, *, anchor: str = "start", weight: str =
 
 def _mark(x: float, y: float, colour: str, shape: str) -> str:
     if shape == "circle":
-        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{colour}"/>'
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6.5" fill="{colour}" {_EDGE}/>'
     paths = {
         "square": "M-5.5 -5.5h11v11h-11z",
         "triangle": "M0 -7l6.5 12h-13z",
@@ -87,4 +88,4 @@ def _mark(x: float, y: float, colour: str, shape: str) -> str:
         "cross": "M-6.5 -4l2.5 -2.5l4 4l4 -4l2.5 2.5l-4 4l4 4l-2.5 2.5l-4 -4l-4 4l-2.5 -2.5l4 -4z",
         "bar": "M-2 -10h4v20h-4z",
     }
-    return f'<path transform="translate({x:.1f} {y:.1f})" d="{paths[shape]}" fill="{colour}"/>'
+    return f'<path transform="translate({x:.1f} {y:.1f})" d="{paths[shape]}" fill="{colour}" {_EDGE}/>'

@@ -113,6 +113,7 @@ def measure(settings: Settings) -> Iterable[Comparison]:
         # In turns with a fifth of them, so that whatever slows the machine down slows both.
         samples: dict[str, list[float]] = {}
         ratios: list[float] = []
+        runs = settings.pick(200, 1000, tiny=5)
         for _ in range(settings.pick(1, 5)):
             few, many = await cpu_of(runs, 1, 1), await cpu_of(5 * runs, 1, 1)
             ratios.append(many[AGENTRUN][0] / few[AGENTRUN][0])

@@ -23,7 +23,7 @@ def measure(settings: Settings) -> Iterable[Comparison]:
     agent = Agent("bench", tools=[echo])
     with serving(1) as address:
         for turns in (3,) if settings.tiny else (10, 50, 200):
-            rounds = settings.pick(3, max(5, 1000 // turns))
+            rounds = settings.pick(max(1, 100 // turns), max(5, 1000 // turns))
 
             async def one(backend: str, turns: int = turns, rounds: int = rounds) -> Comparison:
                 url = f"{address}/turns/{turns}/v1"
