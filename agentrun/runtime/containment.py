@@ -12,14 +12,20 @@ from __future__ import annotations
 
 import inspect
 import math
-import sys
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
 
-from agentrun.runtime.suspension import Suspension, cancellable_trio_wait, comes_from_cancellation
+from agentrun.runtime.cancellations import (
+    absorb_native_cancellations,
+    asyncio_task,
+    comes_from_cancellation,
+    is_scoped_cancellation,
+    split_cancelled,
+)
+from agentrun.runtime.suspension import Suspension, cancellable_trio_wait
 
 __all__ = [
     "Cell",
@@ -27,10 +33,6 @@ __all__ = [
     "Outcome",
     "bounded",
     "call",
-    "is_scoped_cancellation",
-    "native_cancellations",
-    "only_cancellations",
-    "split_cancelled",
 ]
 
 _T = TypeVar("_T")
@@ -41,39 +43,6 @@ Ending: TypeAlias = Literal["returned", "raised", "cancelled", "foreign_cancella
 ``cancelled``: we asked for it and it stopped. ``foreign_cancellation``: it let a cancellation out that nobody asked
 for. ``native_cancellation``: somebody called ``Task.cancel()`` on the task (asyncio only).
 """
-
-
-def split_cancelled(
-    exc: BaseException, cancelled_class: type[BaseException]
-) -> tuple[BaseException | None, BaseException | None]:
-    """Split an exception, group or not, into its cancellations and everything else.
-
-    trio mixes cancellations and errors in one group, which neither ``except Exception`` nor ``except Cancelled``
-    catches; this takes it apart.
-    """
-    if isinstance(exc, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", exc)
-        cancelled, other = group.split(cancelled_class)
-        # A split makes a copy even when there is nothing to take out, of another class perhaps; errors stay themselves.
-        return (None, group) if cancelled is None else (cancelled, other)
-    return (exc, None) if isinstance(exc, cancelled_class) else (None, exc)
-
-
-def only_cancellations(exc: BaseException) -> bool:
-    """Whether ``exc`` is a cancellation, or a group of nothing else, on the running backend."""
-    return split_cancelled(exc, anyio.get_cancelled_exc_class())[1] is None
-
-
-def is_scoped_cancellation(exc: BaseException) -> bool:
-    """Whether ``exc`` is a cancellation that a cancel scope delivered, rather than a native ``Task.cancel()``.
-
-    On asyncio, anyio marks its own by their message; on trio there are no others.
-    """
-    if not only_cancellations(exc):
-        return False
-    if type(exc).__module__.startswith("asyncio"):
-        return bool(exc.args) and str(exc.args[0]).startswith("Cancelled via cancel scope ")
-    return True
 
 
 class Outcome(Generic[_T]):
@@ -245,7 +214,7 @@ class Contained(Generic[_T]):
 
         A checkpoint exactly when ``coro`` is one.
         """
-        task = _asyncio_task()
+        task = asyncio_task()
         self._on_trio = task is None
         self._cancelled_class = anyio.get_cancelled_exc_class()
         self._coro = coro
@@ -274,7 +243,7 @@ class Contained(Generic[_T]):
         del raised  # its traceback holds this frame: a cycle that only the garbage collector would free
         try:
             if native:
-                await _absorb_native_cancellations(native_before)
+                await absorb_native_cancellations(native_before)
             return outcome
         finally:
             del outcome  # the same
@@ -422,41 +391,6 @@ class Contained(Generic[_T]):
         self._grace_scope.deadline = anyio.current_time() + self._grace
         if self._on_delivered is not None:
             self._on_delivered()
-
-
-def _asyncio_task() -> Any:
-    """The current task of asyncio; ``None`` on trio."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None:
-        return None
-    try:
-        return asyncio.current_task()
-    except RuntimeError:
-        return None  # trio: no running loop
-
-
-def native_cancellations() -> int:
-    """How often ``Task.cancel()`` is in force on the current task; 0 on trio."""
-    task = _asyncio_task()
-    return 0 if task is None else task.cancelling()
-
-
-async def _absorb_native_cancellations(before: int) -> None:
-    """Settle the native cancellations of the current task above ``before``: the outcome tells of them.
-
-    One that user code did not let out, or that came too late to be thrown in, would end the task as cancelled, and
-    anyio then cancels the whole task group, without an exception. A checkpoint.
-    """
-    task = sys.modules["asyncio"].current_task()
-    assert task is not None
-    try:
-        # Before Python 3.13 `uncancel` leaves a cancellation pending that was not thrown in yet: this is where it goes.
-        with anyio.CancelScope(shield=True):
-            await anyio.lowlevel.cancel_shielded_checkpoint()
-    except anyio.get_cancelled_exc_class():
-        pass
-    while task.cancelling() > before:
-        task.uncancel()
 
 
 async def call(function: Callable[..., Any], *args: Any) -> Any:

@@ -19,7 +19,8 @@ from agentrun.core.items import AssistantMessage, Item
 from agentrun.core.results import RunResult
 from agentrun.core.transcript import Transcript
 from agentrun.core.turns import CallModel, CheckOutput, RunTools
-from agentrun.runtime.containment import bounded, call, only_cancellations
+from agentrun.runtime.cancellations import only_cancellations
+from agentrun.runtime.containment import bounded, call
 from agentrun.runtime.guardrails import OutputGuardrail
 from agentrun.runtime.model_call import call_model
 from agentrun.runtime.run import Run, describe_error

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
@@ -24,18 +24,18 @@ from agentrun.core.errors import UserError
 from agentrun.core.events import RunStarted
 from agentrun.core.inbox import Inbox
 from agentrun.core.item_json import parse_input
-from agentrun.core.items import AssistantMessage, Item, Reasoning, RunInput, ToolCall, ToolOutput
-from agentrun.core.model import Model
+from agentrun.core.items import Item, RunInput, ToolOutput
 from agentrun.core.results import RunResult
 from agentrun.core.snapshot import RunSnapshot
-from agentrun.core.transcript import Transcript, check_history
+from agentrun.core.transcript import Transcript
 from agentrun.core.turns import TurnMachine
 from agentrun.runtime.agent import Agent
-from agentrun.runtime.containment import is_scoped_cancellation, split_cancelled
+from agentrun.runtime.cancellations import is_scoped_cancellation, split_cancelled
 from agentrun.runtime.driver import drive, end_undriven
 from agentrun.runtime.guard_race import GuardRace
 from agentrun.runtime.handle import ActiveRun
 from agentrun.runtime.hooks import RunHooks
+from agentrun.runtime.resolving import Response, list_hooks, reopen, resolve_models, resume_agent
 from agentrun.runtime.run import UNBORN_AFTER, Run, describe_error
 from agentrun.runtime.tool_run import current_tool_run
 from agentrun.sessions.protocol import Session
@@ -44,8 +44,6 @@ __all__ = ["open_run", "run", "run_sync"]
 
 DepsT = TypeVar("DepsT")
 OutputT = TypeVar("OutputT")
-
-_Response: TypeAlias = "tuple[AssistantMessage | Reasoning | ToolCall, ...]"
 
 _DEFAULT_CONFIG = RunConfig()
 
@@ -211,11 +209,11 @@ class _Opening:
             raise UserError("input is missing: pass text, or items, or resume_from=...")
         self._input = tuple(parse_input(input)) if input is not None else ()
         self._snapshot = snapshot
-        self._agent = _resume_agent(agent, snapshot)
-        self._models = _resolve_models(self._agent, config)
+        self._agent = resume_agent(agent, snapshot)
+        self._models = resolve_models(self._agent, config)
         self._deps = deps
         self._session = session
-        self._hooks = _list_hooks(hooks, agent)
+        self._hooks = list_hooks(hooks, agent)
         self._end_on_approval = (config.on_approval or default_on_approval) == "end"
         self._machine = self._make_machine()
         self._entered = False
@@ -225,9 +223,9 @@ class _Opening:
     def _make_machine(self) -> TurnMachine:
         snapshot, config = self._snapshot, self._config
         history: tuple[Item, ...] = ()
-        reopened: tuple[_Response, tuple[ToolOutput, ...]] | None = None
+        reopened: tuple[Response, tuple[ToolOutput, ...]] | None = None
         if snapshot is not None:
-            history, reopened = _reopen(snapshot)
+            history, reopened = reopen(snapshot)
             if self._session is not None:
                 history = ()  # the session has it
                 if reopened is not None:
@@ -380,80 +378,3 @@ def _strength(exc: BaseException | None) -> int:
     elif isinstance(exc, exit_kinds):
         return _EXIT
     return _ERROR if cancelled is None else _STOP
-
-
-def _list_hooks(hooks: RunHooks | Sequence[RunHooks] | None, agent: Agent[Any, Any]) -> list[RunHooks]:
-    if hooks is not None and not isinstance(cast("object", hooks), (RunHooks, Sequence)):
-        raise UserError(f"hooks must be a RunHooks or a list of them, not {type(hooks).__name__}")
-    given = [hooks] if isinstance(hooks, RunHooks) else list(hooks or ())
-    for hook in given:
-        if not isinstance(hook, RunHooks):
-            raise UserError(f"hooks must be RunHooks, not {type(hook).__name__}")
-    if agent.hooks is not None:
-        given.append(agent.hooks)
-    return given
-
-
-def _resolve_models(agent: Agent[Any, Any], config: RunConfig) -> dict[int, Model]:
-    """The model of each agent that may come to work, by the agent's id. Errors come now, not in mid-run."""
-    models: dict[int, Model] = {}
-    waiting = [agent]
-    while waiting:
-        current = waiting.pop()
-        if id(current) not in models:
-            models[id(current)] = _resolve_model(current, config)
-            waiting.extend(handoff.agent for handoff in current.handoff_map.values())
-    return models
-
-
-def _resolve_model(agent: Agent[Any, Any], config: RunConfig) -> Model:
-    model = config.model if config.model is not None else agent.model
-    if model is None:
-        raise UserError(
-            f"agent {agent.name!r} has no model: pass Agent(model=...) or RunConfig(model=...), such as "
-            "'openai:gpt-5.1-mini', 'local', or a model object"
-        )
-    if isinstance(model, str):
-        from agentrun.models.providers import model_from_string
-
-        return model_from_string(model)
-    if not callable(getattr(model, "stream", None)):  # a tenth of what `isinstance` costs with a protocol
-        raise UserError(
-            f"agent {agent.name!r}: model must be a string or have a stream() method, not {type(model).__name__}"
-        )
-    return model
-
-
-def _resume_agent(agent: Agent[Any, Any], snapshot: RunSnapshot | None) -> Agent[Any, Any]:
-    if snapshot is None:
-        return agent
-    found = agent.find(snapshot.agent)
-    if found is None:
-        raise UserError(
-            f"resume_from was taken when agent {snapshot.agent!r} was at work, which {agent.name!r} cannot reach"
-        )
-    return found
-
-
-def _reopen(
-    snapshot: RunSnapshot,
-) -> tuple[tuple[Item, ...], tuple[_Response, tuple[ToolOutput, ...]] | None]:
-    """Split a history before the response whose calls wait for approval."""
-    history = tuple(snapshot.history)
-    waiting = {call.call_id for call in snapshot.pending_approvals}
-    if not waiting:
-        return history, None
-    check_history(history, what="resume_from.history")
-    outputs = [item for item in history if isinstance(item, ToolOutput)]
-    start = len(history)
-    while start and isinstance(history[start - 1], ToolOutput):
-        start -= 1
-    while start and isinstance(history[start - 1], (AssistantMessage, Reasoning, ToolCall)):
-        start -= 1
-    response = history[start:]
-    calls = {item.call_id for item in response if isinstance(item, ToolCall)}
-    if not waiting <= calls:
-        raise UserError("resume_from: the tool calls that wait for approval are not those of the last response")
-    settled = tuple(output for output in outputs if output.call_id in calls and output.call_id not in waiting)
-    opened = tuple(item for item in response if not isinstance(item, ToolOutput))
-    return history[:start], (cast("_Response", opened), settled)

@@ -15,7 +15,9 @@ import sys
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final, cast
 
-__all__ = ["Suspension", "cancellable_trio_wait", "comes_from_cancellation"]
+from agentrun.runtime.cancellations import holds_cancellation
+
+__all__ = ["Suspension", "cancellable_trio_wait"]
 
 _FRAMED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
@@ -43,7 +45,7 @@ class Suspension:
         Where the interpreter does not tell what a coroutine refers to, this is false.
         """
         return any(
-            isinstance(held, BaseException) and _is_one(held, cancelled_class)
+            isinstance(held, BaseException) and holds_cancellation(held, cancelled_class)
             for link in self._links
             for held in cast("list[object]", gc.get_referents(link))
         )
@@ -76,24 +78,6 @@ def cancellable_trio_wait() -> Any:
     request = waiting.send(None)
     waiting.close()
     return request
-
-
-def comes_from_cancellation(exc: BaseException, cancelled_class: type[BaseException]) -> bool:
-    """Whether ``exc`` was raised while a cancellation was being handled."""
-    seen: set[int] = set()
-    link = exc.__context__
-    while link is not None and id(link) not in seen:
-        if _is_one(link, cancelled_class):
-            return True
-        seen.add(id(link))
-        link = link.__context__
-    return False
-
-
-def _is_one(exc: BaseException, cancelled_class: type[BaseException]) -> bool:
-    if isinstance(exc, BaseExceptionGroup):
-        return cast("BaseExceptionGroup[BaseException]", exc).subgroup(cancelled_class) is not None
-    return isinstance(exc, cancelled_class)
 
 
 def _awaited(link: Any) -> Any:

@@ -17,7 +17,8 @@ from agentrun.core.errors import CallCancelled, ToolArgumentsError, ToolError
 from agentrun.core.events import ToolProgress
 from agentrun.core.items import ToolCall, ToolOutput, ToolStatus
 from agentrun.core.results import ScopeState
-from agentrun.runtime.containment import Contained, Outcome, bounded, call, only_cancellations, split_cancelled
+from agentrun.runtime.cancellations import only_cancellations, split_cancelled
+from agentrun.runtime.containment import Contained, Outcome, bounded, call
 from agentrun.runtime.hooks import RunHooks
 from agentrun.runtime.run import Run, describe_error
 from agentrun.runtime.threads import ThreadCall

@@ -20,7 +20,7 @@ from agentrun.core.items import RunInput, ToolOutput
 from agentrun.core.results import RunResult
 from agentrun.core.snapshot import RunSnapshot
 from agentrun.runtime.agent import Agent
-from agentrun.runtime.containment import native_cancellations, split_cancelled
+from agentrun.runtime.cancellations import native_cancellations, split_cancelled
 from agentrun.runtime.handle import ActiveRun
 from agentrun.runtime.hooks import RunHooks
 from agentrun.runtime.hub import EventStream

@@ -47,7 +47,7 @@ FAULTS = [
         "only the cancelled part of a mixed group is looked at",
         (
             Edit(
-                "agentrun.runtime.containment:split_cancelled",
+                "agentrun.runtime.cancellations:split_cancelled",
                 "return (None, group) if cancelled is None else (cancelled, other)",
                 "return (None, group) if cancelled is None else (cancelled, None)",
             ),
@@ -94,7 +94,7 @@ FAULTS = [
         (
             Edit(
                 f"{CONTAINED}.run",
-                "                await _absorb_native_cancellations(native_before)",
+                "                await absorb_native_cancellations(native_before)",
                 "                pass",
             ),
         ),

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from agentrun import RunContext
-from agentrun.runtime.containment import split_cancelled
+from agentrun.runtime.cancellations import split_cancelled
 from agentrun.testing import BrokenLaw
 
 __all__ = ["Ledger", "book"]

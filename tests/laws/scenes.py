@@ -32,7 +32,7 @@ from agentrun import (
 from agentrun.core.model import ModelRequest
 from agentrun.events import Event
 from agentrun.items import Item
-from agentrun.runtime.containment import split_cancelled
+from agentrun.runtime.cancellations import split_cancelled
 from agentrun.sessions import MemorySession
 from agentrun.testing import Call, Say, ScriptedModel, assert_valid_history
 

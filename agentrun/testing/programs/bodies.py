@@ -11,7 +11,7 @@ import anyio
 import sniffio
 
 from agentrun.core.errors import RunEnded, ToolError, UserError
-from agentrun.runtime.containment import native_cancellations
+from agentrun.runtime.cancellations import native_cancellations
 from agentrun.testing.programs.ledger import Code
 from agentrun.testing.programs.plans import ToolPlan
 from agentrun.testing.programs.steps import (

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import anyio
 import anyio.lowlevel
 
-from agentrun.runtime.containment import split_cancelled
+from agentrun.runtime.cancellations import split_cancelled
 from agentrun.testing.laws.record import Deed, Mark, MarkKind, RunRecord
 from agentrun.testing.programs.steps import Cleanup
 

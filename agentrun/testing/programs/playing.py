@@ -15,7 +15,7 @@ import anyio
 from agentrun.core.errors import InboxFull, RunEnded
 from agentrun.core.events import ApprovalRequested, EventsDropped
 from agentrun.core.items import UserMessage
-from agentrun.runtime.containment import split_cancelled
+from agentrun.runtime.cancellations import split_cancelled
 from agentrun.runtime.handle import ActiveRun
 from agentrun.runtime.opening import open_run
 from agentrun.testing.laws import LAWS_OF_CHECKS, RunRecord
