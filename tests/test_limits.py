@@ -123,7 +123,8 @@ async def test_a_run_that_takes_too_long_is_torn_down_in_order_and_fails() -> No
             await watch(live, seen)
     result = check_ended(live, model, seen)
     assert cleaned == ["slow"]
-    assert caught.value.used >= 0.05
+    assert caught.value.limit == 0.05
+    assert 0.05 <= caught.value.used < 60
     assert result.teardown.cancelled_tools == ["slow (c)"]
     assert result.teardown.clean
 

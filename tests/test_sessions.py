@@ -10,7 +10,18 @@ import anyio.lowlevel
 import pytest
 from laws.support import check_ended, checkpoints, watch
 
-from agentrun import Agent, AssistantMessage, RunConfig, ToolCall, UserError, UserMessage, events, open_run, run
+from agentrun import (
+    Agent,
+    AgentRunError,
+    AssistantMessage,
+    RunConfig,
+    ToolCall,
+    UserError,
+    UserMessage,
+    events,
+    open_run,
+    run,
+)
 from agentrun.events import Event
 from agentrun.items import Item
 from agentrun.sessions import MemorySession, Session
@@ -125,14 +136,18 @@ async def test_a_session_that_cannot_be_read_fails_the_run_before_anything_is_sp
     assert result.history == (UserMessage("go"),)
 
 
-async def test_a_session_that_lets_a_foreign_cancellation_out_fails_the_run() -> None:
-    class Odd(Store):
-        async def load(self) -> Sequence[Item]:
-            cancelled = anyio.get_cancelled_exc_class()
-            raise cancelled.__new__(cancelled)
+@pytest.mark.parametrize("method", ["load", "append"])
+async def test_a_session_that_lets_a_foreign_cancellation_out_fails_the_run(method: str) -> None:
+    async def odd(*args: Any) -> Any:
+        cancelled = anyio.get_cancelled_exc_class()
+        raise cancelled.__new__(cancelled)
 
-    with pytest.raises(Exception, match="session let a cancellation out"):
-        await run(Agent("a", model=ScriptedModel([])), "go", session=Odd())
+    session, model = Store(), ScriptedModel([Say("hi")])
+    setattr(session, method, odd)
+    with pytest.raises(AgentRunError, match="^the session let a cancellation out that agentrun did not ask for$"):
+        await run(Agent("a", model=model), "go", session=session)
+    assert session.items == []
+    assert len(model.requests) == (method == "append")
 
 
 @pytest.mark.parametrize("loaded", [5, "text", [5], [{"role": "user", "content": "x"}]])
@@ -142,14 +157,14 @@ async def test_a_session_that_gives_no_items_fails_the_run_and_is_not_written_to
             return loaded  # type: ignore[no-any-return]
 
     session, model = Odd(), ScriptedModel([Say("hi")])
-    try:
+    if loaded == [{"role": "user", "content": "x"}]:  # plain dicts are as good as items
         result = await run(Agent("a", model=model), "go", session=session)
-    except (UserError, TypeError):
-        assert session.writes == []
-        assert model.requests == []
-    else:  # plain dicts are as good as items
-        assert loaded == [{"role": "user", "content": "x"}]
         assert_valid_history(result.history)
+        return
+    with pytest.raises(UserError, match="^session"):
+        await run(Agent("a", model=model), "go", session=session)
+    assert session.writes == []
+    assert model.requests == []
 
 
 async def test_a_session_that_is_empty_or_gives_nothing_is_a_new_conversation() -> None:
@@ -207,7 +222,9 @@ async def test_a_write_that_hangs_is_cut_when_its_grace_is_over_and_reported() -
         live.interrupt("stop")
         result = await live.wait()
     assert result.status == "interrupted"
-    assert [type(error) for error in result.errors] == [TimeoutError]
+    [error] = result.errors
+    assert isinstance(error, TimeoutError)
+    assert str(error) == "the session did not store the history within the cleanup grace"
 
 
 async def test_input_that_clashes_with_the_stored_history_is_refused_by_name() -> None:

@@ -1,0 +1,243 @@
+"""What `state()` shows while user code is at work: what it is, its name, and since when."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from agentrun import (
+    ActiveRun,
+    Agent,
+    RunConfig,
+    RunContext,
+    RunHooks,
+    input_guardrail,
+    open_run,
+    output_guardrail,
+    tool,
+)
+from agentrun.core.model import ModelRequest
+from agentrun.core.results import RunState, ScopeState
+from agentrun.items import Item
+from agentrun.testing import Call, Hang, Say, ScriptedModel
+
+Child = tuple[str, str, str, str]
+
+
+class Album:
+    """Pictures of a run, taken by the user code that it runs: one for each place."""
+
+    def __init__(self) -> None:
+        self.live: ActiveRun[Any]
+        self.states: dict[str, RunState] = {}
+
+    def take(self, place: str, ctx: RunContext[Any] | None = None) -> None:
+        self.states[place] = self.live.state()
+        if ctx is not None:
+            ctx.check_cancelled()  # nobody has cancelled anything, anywhere
+
+    def shown(self) -> dict[str, tuple[str, list[Child]]]:
+        return {
+            place: (state.phase, [(c.kind, c.name, c.id, c.status) for c in state.scope.children])
+            for place, state in self.states.items()
+        }
+
+
+class Seen(RunHooks):
+    def __init__(self, album: Album) -> None:
+        self.album = album
+
+    async def on_run_start(self, ctx: RunContext[Any]) -> None:
+        self.album.take("on_run_start", ctx)
+
+    async def on_run_end(self, ctx: RunContext[Any], result: Any) -> None:
+        self.album.take("on_run_end", ctx)
+
+    async def on_model_start(self, ctx: RunContext[Any], request: Any) -> None:
+        self.album.take(f"on_model_start {ctx.run.state().turn}", ctx)
+
+    async def on_model_end(self, ctx: RunContext[Any], response: Any) -> None:
+        self.album.take(f"on_model_end {ctx.run.state().turn}", ctx)
+
+
+class Store:
+    def __init__(self, album: Album) -> None:
+        self.album = album
+        self.items: list[Item] = []
+
+    async def load(self) -> Sequence[Item]:
+        self.album.take("load")
+        return ()
+
+    async def append(self, items: Sequence[Item]) -> None:
+        self.album.take(f"append {len(self.items)}")
+        self.items.extend(items)
+
+
+class Named(ScriptedModel):
+    name = "scripted"
+
+
+async def test_each_piece_of_user_code_is_seen_at_work() -> None:
+    album = Album()
+
+    async def instructions(ctx: RunContext[Any]) -> str:
+        album.take(f"instructions {ctx.run.state().turn}", ctx)
+        return "Be brief."
+
+    @input_guardrail(blocking=True)
+    async def first(ctx: RunContext[Any], items: Any) -> None:
+        album.take("first", ctx)
+
+    @input_guardrail
+    async def racing(ctx: RunContext[Any], items: Any) -> None:
+        while "on_model_start 1" not in album.states:
+            await anyio.sleep(0)
+        album.take("racing", ctx)
+
+    @output_guardrail
+    async def last(ctx: RunContext[Any], output: Any) -> None:
+        album.take("last", ctx)
+
+    @tool(parallel=False)
+    async def work(ctx: RunContext[Any]) -> str:
+        album.take(f"tool {ctx.call_id}", ctx)
+        return "worked"
+
+    model = Named([[Say("hm"), Call("work", call_id="c1"), Call("work", call_id="c2")], Say("done")])
+    agent = Agent(
+        "a", instructions, [work], model, input_guardrails=[racing, first], output_guardrails=[last], hooks=Seen(album)
+    )
+    async with open_run(agent, "go", session=Store(album)) as live:
+        album.live = live
+        result = await live.wait()
+    assert result.errors == ()
+    preparing: Child = ("run", "preparing a", "", "running")
+    at_model: Child = ("model", "scripted", "", "running")
+    shown = album.shown()
+    # The model's stream races one guardrail; which of the two is at work first is the scheduler's doing.
+    phase, children = shown.pop("on_model_start 1")
+    assert phase == "model"
+    assert children == [at_model, ("guardrail", "racing", "", "running")]
+    phase, children = shown.pop("racing")
+    assert children[-1] == ("guardrail", "racing", "", "running")
+    assert shown.pop("on_model_end 1")[1] in ([], [("guardrail", "racing", "", "running")])
+    assert shown == {
+        "on_run_start": ("starting", [("hook", "on_run_start", "", "running")]),
+        "load": ("starting", [("session", "load", "", "running")]),
+        "first": ("guardrails", [("guardrail", "first", "", "running")]),
+        "instructions 0": ("starting", [preparing]),
+        "tool c1": ("tools", [("tool", "work", "c1", "running"), ("tool", "work", "c2", "queued")]),
+        "tool c2": ("tools", [("tool", "work", "c2", "running")]),
+        "append 0": ("model", [("session", "append", "", "running")]),
+        "append 1": ("tools", [("session", "append", "", "running")]),
+        "instructions 1": ("starting", [preparing]),
+        "on_model_start 2": ("model", [at_model]),
+        "on_model_end 2": ("model", []),
+        "append 6": ("model", [("session", "append", "", "running")]),
+        "last": ("guardrails", [("guardrail", "last", "", "running")]),
+        "on_run_end": ("ending", []),
+    }
+    for state in album.states.values():
+        for scope in (state.scope, *state.scope.children):
+            assert 0 <= scope.seconds < 60
+    end = live.state().scope
+    assert end == ScopeState("run", "a", live.id, "completed", end.seconds, ())
+
+
+async def test_the_picture_says_since_when_each_thing_is_at_work() -> None:
+    async def work() -> str:
+        await anyio.sleep_forever()
+        return "never"
+
+    model = Named([Call("work", call_id="c")])
+    async with open_run(Agent("a", tools=[work], model=model), "go") as live:
+        await anyio.sleep(0.05)
+        [call] = live.state().scope.children
+        assert 0 < call.seconds <= live.state().scope.seconds < 60
+        live.interrupt("stop")
+        await live.wait()
+
+
+@pytest.mark.parametrize("what", ["model", "session", "guardrail", "instructions"])
+async def test_what_is_being_cancelled_is_shown_as_that(what: str) -> None:
+    album, started, cleaning = Album(), anyio.Event(), anyio.Event()
+
+    async def hang() -> None:
+        started.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                cleaning.set()
+                await anyio.sleep(0)
+                album.take(what)
+
+    class Hanging(Store):
+        async def load(self) -> Sequence[Item]:
+            await hang()
+            return ()
+
+    class Model:
+        name = "slow"
+
+        @asynccontextmanager
+        async def stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[Any]]:
+            await hang()
+            yield iter(())  # type: ignore[misc]
+
+    async def instructions(ctx: RunContext[Any]) -> str:
+        await hang()
+        return "never"
+
+    async def gate(items: Any) -> None:
+        await hang()
+
+    agent = Agent(
+        "a",
+        instructions if what == "instructions" else None,
+        model=Model() if what == "model" else ScriptedModel([[Hang()]]),
+        input_guardrails=[input_guardrail(blocking=True)(gate)] if what == "guardrail" else [],
+    )
+    async with open_run(
+        agent, "go", session=Hanging(album) if what == "session" else None, config=RunConfig(cleanup_grace=10)
+    ) as live:
+        album.live = live
+        with anyio.fail_after(10):
+            await started.wait()
+            assert live.state().status == "running"
+            live.interrupt("stop")
+            result = await live.wait()
+    assert result.status == "interrupted"
+    expected = {
+        "model": ("model", "slow", "", "cancelling"),
+        "session": ("session", "load", "", "cancelling"),
+        "guardrail": ("guardrail", "gate", "", "cancelling"),
+        "instructions": ("run", "preparing a", "", "cancelling"),
+    }
+    assert album.states[what].status == "interrupting"
+    assert album.shown()[what][1] == [expected[what]]
+
+
+async def test_waiting_for_a_watcher_that_lags_is_shown() -> None:
+    model = Named([[Say("x"), Call("look")], Say("done")])
+
+    async def look() -> str:
+        return "looked"
+
+    async with open_run(Agent("a", tools=[look], model=model), "go") as live:
+        stream = live.events(buffer=1)
+        with anyio.fail_after(10):
+            while not live.state().blocked_on_watchers:
+                await anyio.sleep(0)
+        before = live.state()
+        assert [(c.kind, c.name) for c in before.scope.children] == [("run", "waiting for watchers")]
+        with anyio.fail_after(10):
+            async for _ in stream:
+                pass
+        assert (await live.wait()).output == "done"
+    assert not live.state().blocked_on_watchers
