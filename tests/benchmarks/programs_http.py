@@ -35,8 +35,8 @@ _ECHO: Final = {
 
 
 def new_client() -> httpx.AsyncClient:
-    """A client that never waits for a connection of its pool."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    """A client that never waits for a connection of its pool, and keeps as many open as httpx does by default."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
     return httpx.AsyncClient(verify=False, limits=limits, timeout=None)
 
 
