@@ -169,6 +169,7 @@ class TerminalView(View):
         self._editor = LineEditor()
         self._screen = Screen(terminal.columns, colors=not os.environ.get("NO_COLOR"))
         self.prints: Prints = Prints(self._changed)
+        self._in_print = False  # the last thing shown is the beginning of a line that was printed
 
     async def read(self, listener: Listener) -> None:
         """Read keys until the terminal goes away."""
@@ -229,18 +230,35 @@ class TerminalView(View):
         self._changed()
 
     def _add(self, text: str, style: Style) -> None:
+        self._add_prints()
+        if self._in_print:
+            self._in_print = False
+            self._screen.begin_line()
         self._screen.text(text, style)
 
     def _add_line(self, text: str, style: Style) -> None:
+        self._add_prints()
+        self._in_print = False
         self._screen.write_line(text, style)
 
     def _begin_line(self) -> None:
+        self._add_prints()
+        self._in_print = False
         self._screen.begin_line()
 
+    def _add_prints(self) -> None:
+        """What was printed comes before what comes now, and never at the end of a line that is not its own."""
+        printed = self.prints.take()
+        if printed:
+            if not self._in_print:
+                self._screen.begin_line()
+            self._screen.text(printed, "note")
+            self._in_print = not printed.endswith("\n")
+
     def _take(self) -> str:
-        self._screen.text(self.prints.take(), "note")
+        self._add_prints()
         return self._screen.render()
 
     def _take_last(self) -> str:
-        self._screen.text(self.prints.take(), "note")
+        self._add_prints()
         return self._screen.render(live=False)

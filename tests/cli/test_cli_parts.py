@@ -1,20 +1,23 @@
-"""The history file, and how events are told in a line."""
+"""The history file, how events are told in a line, and where what tools print goes."""
 
 from __future__ import annotations
 
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from agentrun import Interrupt, RunResult, TeardownReport, Usage
 from agentrun.cli.history import HistoryFile
 from agentrun.cli.rendering import Note, describe, describe_call, describe_ending, describe_usage, paint
+from agentrun.cli.views import TerminalView
 from agentrun.errors import UserError
 from agentrun.events import AgentChanged, ApprovalRequested, Event, GuardrailEnded, TextDelta, ToolEnded, ToolStarted
 from agentrun.items import AssistantMessage, Item, UserMessage
+
+from .emulator import Emulator
 
 ITEMS: list[Item] = [UserMessage("hi"), AssistantMessage("hello 你")]
 
@@ -139,3 +142,33 @@ def test_colours_can_be_left_out() -> None:
     assert paint("x", "bad", colors=True) == "\x1b[31mx\x1b[0m"
     assert paint("x", "bad", colors=False) == "x"
     assert paint("x", "plain", colors=True) == "x"
+
+
+def _shown(view: TerminalView) -> list[str]:
+    screen = Emulator(columns=60)
+    screen.feed(view._take().encode())
+    return [line for line in screen.lines if line.strip() and not line.startswith(">")]
+
+
+@pytest.fixture
+def view(anyio_backend: Any) -> TerminalView:
+    class Narrow:
+        def columns(self) -> int:
+            return 60
+
+    return TerminalView(cast("Any", Narrow()))
+
+
+async def test_what_was_printed_comes_before_what_was_said_after_it(view: TerminalView) -> None:
+    view.line("→ printing()")
+    print("printed", file=cast("Any", view.prints))
+    view.text("said after it")
+    assert _shown(view) == ["→ printing()", "printed", "said after it"]
+
+
+async def test_a_print_in_the_middle_of_a_line_that_streams_gets_a_line_of_its_own(view: TerminalView) -> None:
+    view.text("said before it")
+    for piece in ("in ", "pieces"):
+        print(piece, end="", file=cast("Any", view.prints))
+    view.text("said after it")
+    assert _shown(view) == ["said before it", "in pieces", "said after it"]
