@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -10,6 +11,7 @@ import pytest
 from laws.support import check_ended, check_events, checkpoints, watch
 
 from agentrun import Agent, Handoff, RunConfig, RunContext, ToolOutput, UserError, events, open_run, run, tool
+from agentrun.core.model import ModelRequest
 from agentrun.events import Event
 from agentrun.sessions import MemorySession
 from agentrun.testing import Call, Hang, Say, ScriptedModel
@@ -72,8 +74,43 @@ async def test_only_the_first_of_two_handoffs_in_a_turn_is_carried_out() -> None
     model = ScriptedModel([[Call("transfer_to_two", call_id="a"), Call("transfer_to_one", call_id="b")]])
     result = await run(Agent("first", model=model, handoffs=[one, two]), "go")
     assert result.output == "I am two"
-    assert outputs(result.items)["a"].status == "completed"
-    assert outputs(result.items)["b"].status == "failed"
+    told = {call_id: (output.status, output.output) for call_id, output in outputs(result.items).items()}
+    assert told == {
+        "a": ("completed", "The conversation was handed over to two."),
+        "b": ("failed", "Error: only one handoff per turn is possible; the first one was carried out."),
+    }
+
+
+@pytest.mark.parametrize("arguments", ["[1]", "5", "{reason", "nobody knows"])
+async def test_a_handoff_whose_arguments_no_provider_takes_back_is_not_carried_out(arguments: str) -> None:
+    other = Agent("other", model=ScriptedModel([Say("never")]))
+    model = ScriptedModel([Call("transfer_to_other", arguments, call_id="h"), Say("still me")])
+    result = await run(Agent("first", model=model, handoffs=[other]), "go")
+    assert result.output == "still me"
+    output = outputs(result.items)["h"]
+    assert (output.status, output.output) == ("failed", "Error: the arguments are not a JSON object.")
+
+
+@pytest.mark.parametrize("arguments", ["", " ", "{}", '{"reason": "angry"}'])
+async def test_a_handoff_needs_no_arguments_and_reads_none(arguments: str) -> None:
+    other = Agent("other", model=ScriptedModel([Say("taken over")]))
+    model = ScriptedModel([Call("transfer_to_other", arguments)])
+    result = await run(Agent("first", model=model, handoffs=[other]), "go")
+    assert result.output == "taken over"
+
+
+async def test_only_the_handoffs_that_the_input_filter_left_can_be_carried_out() -> None:
+    one = Agent("one", model=ScriptedModel([Say("I am one")]))
+    two = Agent("two", model=ScriptedModel([Say("I am two")]))
+    model = ScriptedModel([Call("transfer_to_one", call_id="a"), Call("transfer_to_two")])
+
+    def leave_two(request: ModelRequest) -> ModelRequest:
+        return replace(request, tools=tuple(spec for spec in request.tools if spec.name == "transfer_to_two"))
+
+    agent = Agent("first", model=model, handoffs=[one, two])
+    result = await run(agent, "go", config=RunConfig(input_filter=leave_two))
+    assert outputs(result.items)["a"].status == "failed"
+    assert result.output == "I am two"
 
 
 async def test_a_handoff_may_have_a_name_and_a_description_of_its_own() -> None:

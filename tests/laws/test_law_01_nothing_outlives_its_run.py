@@ -29,7 +29,7 @@ from agentrun import (
     run,
     tool,
 )
-from agentrun.errors import CallCancelled
+from agentrun.errors import CallCancelled, RunEnded
 from agentrun.events import TextDelta, ToolStarted
 from agentrun.items import ToolOutput
 from agentrun.models import OpenAIChatModel
@@ -473,6 +473,38 @@ async def test_a_loop_that_cancels_all_its_tasks_natively_ends_the_run_too(times
         assert scene.model.open_streams == scene.inner_model.open_streams == 0
         assert task_names() == set()
     gc.collect()
+
+
+async def test_a_driver_that_is_cancelled_natively_tells_its_tools_and_waits_for_them() -> None:
+    if not on_asyncio():
+        pytest.skip("trio has no native cancellation")
+    cleaned: list[str] = []
+    started: list[str] = []
+
+    @tool
+    async def work(ctx: RunContext[Any]) -> None:
+        started.append(ctx.call_id)
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await checkpoints(3)
+            cleaned.append(ctx.call_id)
+
+    model = ScriptedModel([[Call("work", call_id="one"), Call("work", call_id="two")]])
+    with anyio.fail_after(10):
+        with pytest.raises(RunEnded, match="cancelled from outside"):
+            async with open_run(Agent("a", tools=[work], model=model), "Go.") as live:
+                while len(started) < 2:
+                    await checkpoints(1)
+                [driver] = [task for task in asyncio.all_tasks() if task.get_name() == f"agentrun {live.id}"]
+                driver.cancel()
+                await live.wait()
+    result = check_ended(live, model)
+    assert result.status == "cancelled"
+    assert cleaned == ["one", "two"]
+    outputs = [item.output for item in result.items if isinstance(item, ToolOutput)]
+    assert outputs == ["Cancelled before it finished: the run was cancelled."] * 2
+    assert task_names() == set()
 
 
 # Processes ---------------------------------------------------------------------------------------------------------

@@ -422,6 +422,30 @@ async def test_an_interrupt_cancels_guardrails_and_they_do_not_count_as_tripped(
     assert [r.outcome for r in result.guardrail_results] == ["cancelled"]
 
 
+async def test_tools_that_a_guardrail_held_back_are_told_before_the_guardrail_when_the_run_stops() -> None:
+    gate, worker = Gate(), Worker()
+    model = ScriptedModel([[Call("work", call_id="c"), Call("work", call_id="d")]])
+    seen: list[Event] = []
+    agent = Agent("a", tools=[worker.tool()], model=model, input_guardrails=[gate.guard])
+    async with anyio.create_task_group() as group, open_run(agent, "go") as live:
+        group.start_soon(watch, live, seen)
+        while live.state().phase != "guardrails":
+            await anyio.lowlevel.checkpoint()
+        live.interrupt("stop")
+        await live.wait()
+    check_ended(live, model, seen)
+    assert worker.ran == []
+    assert gate.cleaned == 1
+    names = [type(event).__name__ for event in seen]
+    assert names[names.index("InterruptRequested") :] == [
+        "InterruptRequested",
+        "ToolEnded",
+        "ToolEnded",
+        "GuardrailEnded",
+        "RunEnded",
+    ]
+
+
 # Sync guardrails -------------------------------------------------------------------------------------------------
 
 
