@@ -16,7 +16,6 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 import anyio
-import anyio.lowlevel
 
 from agentrun.runtime.cancellations import (
     absorb_native_cancellations,

@@ -681,3 +681,37 @@ async def test_tools_that_may_not_run_beside_others_wait_their_turn() -> None:
     assert any(names == {"a", "b"} for names in together)
     assert any(names == {"c", "d"} for names in together)
     assert together.index({"alone"}) == 2
+
+
+async def test_a_call_that_is_cancelled_while_it_waits_for_its_turn_never_starts_and_lets_nobody_pass() -> None:
+    started, release = list[str](), anyio.Event()
+
+    def make(name: str, parallel: bool) -> Any:
+        async def work() -> str:
+            started.append(name)
+            await release.wait()
+            return name
+
+        return tool(work, name=name, parallel=parallel)
+
+    model = ScriptedModel([[Call(name, call_id=name) for name in ("alone", "beside", "last")], Say("done")])
+    agent = Agent("x", tools=[make("alone", False), make("beside", True), make("last", True)], model=model)
+    seen: list[Event] = []
+    async with anyio.create_task_group() as group, open_run(agent, "go") as live:
+        group.start_soon(watch, live, seen)
+        while not started:
+            await anyio.lowlevel.checkpoint()
+        assert live.interrupt_tool("last", "not needed")
+        await checkpoints(10)
+        assert started == ["alone"]
+        release.set()
+        result = await live.wait()
+    check_ended(live, model, seen)
+    assert started == ["alone", "beside"]
+    assert [event.call_id for event in seen if isinstance(event, events.ToolStarted)] == ["alone", "beside"]
+    assert {item.call_id: item.output for item in result.items if isinstance(item, ToolOutput)} == {
+        "alone": "alone",
+        "beside": "beside",
+        "last": "Cancelled before it started: not needed.",
+    }
+    assert result.teardown.cancelled_tools == []
