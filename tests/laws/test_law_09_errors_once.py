@@ -153,6 +153,7 @@ async def test_several_tools_that_fail_the_run_at_once_come_as_a_group_in_the_or
     result = check_ended(live, model, seen)
     # All three raise in the same step of the scheduler, so none is the one that matters.
     assert isinstance(caught.value, ExceptionGroup)
+    assert caught.value.message == "several tools failed"
     assert [str(error) for error in caught.value.exceptions] == ["first", "second", "third"]
     assert first.result is result
     assert result.error is caught.value

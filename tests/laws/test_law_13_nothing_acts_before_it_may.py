@@ -16,6 +16,7 @@ from agentrun import (
     RunConfig,
     RunContext,
     RunHooks,
+    ToolOutput,
     Trip,
     UserError,
     UserMessage,
