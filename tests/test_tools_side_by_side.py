@@ -1,0 +1,77 @@
+"""The calls of one turn: how many are at work at once, and what is told of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from laws.support import check_ended, checkpoints, structural, watch
+
+from agentrun import Agent, RunConfig, open_run, tool
+from agentrun.events import ApprovalRequested, Event, ToolEnded, ToolStarted
+from agentrun.testing import Call, Say, ScriptedModel
+
+
+class Bench:
+    """A tool whose calls wait until they are released."""
+
+    def __init__(self) -> None:
+        self.at_work: list[int] = []
+        self.release = anyio.Event()
+
+    async def work(self, n: int) -> str:
+        self.at_work.append(n)
+        await self.release.wait()
+        return f"worked {n}"
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, None])
+async def test_as_many_calls_are_at_work_as_may(limit: int | None) -> None:
+    bench = Bench()
+    model = ScriptedModel([[Call("work", {"n": n}) for n in range(4)], Say("done")])
+    config = RunConfig(max_parallel_tools=limit)
+    async with open_run(Agent("a", tools=[bench.work], model=model), "go", config=config) as live:
+        while live.state().phase != "tools":
+            await anyio.lowlevel.checkpoint()
+        await checkpoints(10)
+        assert bench.at_work == list(range(limit or 4))
+        bench.release.set()
+        await live.wait()
+    assert bench.at_work == list(range(4))
+
+
+async def test_a_call_that_was_approved_starts_beside_those_at_work() -> None:
+    bench = Bench()
+    model = ScriptedModel([[Call("work", {"n": 0}), Call("ask", {"n": 1}, call_id="ask")], Say("done")])
+    tools = [bench.work, tool(bench.work, name="ask", needs_approval=True)]
+    async with open_run(Agent("a", tools=tools, model=model), "go") as live:
+        while not bench.at_work:
+            await anyio.lowlevel.checkpoint()
+        assert live.approve("ask")
+        await checkpoints(10)
+        assert bench.at_work == [0, 1]
+        bench.release.set()
+        await live.wait()
+
+
+async def test_what_is_told_of_a_call_names_it_and_what_was_passed_and_returned() -> None:
+    bench = Bench()
+    bench.release.set()
+    model = ScriptedModel([Call("ask", '{"n": 7}', call_id="c"), Say("done")])
+    seen: list[Event] = []
+    agent = Agent("a", tools=[tool(bench.work, name="ask", needs_approval=True)], model=model)
+    async with anyio.create_task_group() as group, open_run(agent, "go") as live:
+        group.start_soon(watch, live, seen)
+        while not any(isinstance(event, ApprovalRequested) for event in seen):
+            await anyio.lowlevel.checkpoint()
+        live.approve("c")
+        await live.wait()
+    check_ended(live, model, seen)
+    told: list[Any] = [e for e in structural(seen) if isinstance(e, (ApprovalRequested, ToolStarted, ToolEnded))]
+    assert told == [
+        ApprovalRequested("c", "ask", '{"n": 7}'),
+        ToolStarted("c", "ask", '{"n": 7}'),
+        ToolEnded("c", "ask", "completed", "worked 7"),
+    ]
