@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import ValuesView
+from collections.abc import AsyncGenerator, ValuesView
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+import anyio.lowlevel
 import pytest
 from pydantic import ValidationError
 
 from agentrun import (
     Agent,
+    AssistantMessage,
     Handoff,
     InputGuardrail,
+    ModelBehaviorError,
     OutputGuardrail,
     RunContext,
     ToolOutput,
@@ -94,6 +98,37 @@ def test_an_output_is_parsed_as_what_the_agent_says_it_is() -> None:
     with pytest.raises(ValidationError):
         typed.parse_output('{"total": "much"}')
     assert Agent("a").parse_output('{"total": 7}') == '{"total": 7}'
+
+
+class Answering:
+    """A model that gives one finished message."""
+
+    def __init__(self, message: AssistantMessage) -> None:
+        self.message = message
+
+    @asynccontextmanager
+    async def stream(self, request: Any) -> AsyncGenerator[AsyncGenerator[Any]]:
+        async def play() -> AsyncGenerator[Any]:
+            await anyio.lowlevel.checkpoint()
+            yield self.message
+
+        async with aclosing(play()) as events:
+            yield events
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (AssistantMessage("", refusal="I may not"), r"^the model refused to give the output of agent 'a': I may not$"),
+        (AssistantMessage("no JSON"), r"^the model's answer does not match the output_type of agent 'a': 1 validation"),
+    ],
+)
+async def test_an_answer_that_is_no_output_fails_the_run_and_says_why(answer: AssistantMessage, told: str) -> None:
+    agent: Agent[Any, Any] = Agent("a", model=Answering(answer), output_type=dict[str, int])
+    with pytest.raises(ModelBehaviorError, match=told) as caught:
+        await run(agent, "go")
+    assert caught.value.result is not None
+    assert caught.value.result.output is None
 
 
 async def test_an_agent_as_a_tool_that_was_stopped_says_why() -> None:

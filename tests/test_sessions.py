@@ -15,6 +15,7 @@ from agentrun import (
     AgentRunError,
     AssistantMessage,
     RunConfig,
+    RunHooks,
     ToolCall,
     UserError,
     UserMessage,
@@ -205,6 +206,19 @@ async def test_an_interrupt_while_the_session_is_read_writes_nothing() -> None:
     # Without knowing what is there nothing may be added: it could be stored twice, or out of place.
     assert session.items in ([], [UserMessage("go")])
     assert len(session.items) == len(set(map(id, session.items)))
+
+
+async def test_an_interrupt_before_the_session_is_read_still_stores_the_input() -> None:
+    class Stopping(RunHooks):
+        async def on_run_start(self, ctx: Any) -> None:
+            ctx.run.interrupt("early")
+
+    session, model = Store([UserMessage("before"), AssistantMessage("yes?")]), ScriptedModel([])
+    async with open_run(Agent("a", model=model, hooks=Stopping()), "go", session=session) as live:
+        await live.wait()
+    assert check_ended(live, model).status == "interrupted"
+    assert session.loads == 0
+    assert texts(session.items) == ["before", "yes?", "go"]
 
 
 async def test_a_write_that_hangs_is_cut_when_its_grace_is_over_and_reported() -> None:
