@@ -45,7 +45,7 @@ async def test_as_many_calls_are_at_work_as_may(limit: int | None) -> None:
 async def test_a_call_that_was_approved_starts_beside_those_at_work() -> None:
     bench = Bench()
     model = ScriptedModel([[Call("work", {"n": 0}), Call("ask", {"n": 1}, call_id="ask")], Say("done")])
-    tools = [bench.work, tool(bench.work, name="ask", needs_approval=True)]
+    tools: list[Any] = [bench.work, tool(bench.work, name="ask", needs_approval=True)]
     async with open_run(Agent("a", tools=tools, model=model), "go") as live:
         while not bench.at_work:
             await anyio.lowlevel.checkpoint()
