@@ -339,3 +339,23 @@ async def test_an_error_inside_of_the_runtime_is_not_lost_beside_one_of_the_body
             live._run.task_group.start_soon(broken)
             raise Broken("mine")
     assert [note for note in caught.value.__notes__ if "An error inside of agentrun" in note]
+
+
+async def _buggy(*args: Any) -> None:
+    await anyio.lowlevel.checkpoint()
+    raise Broken("our own")
+
+
+async def test_a_bug_of_the_driver_fails_the_run_as_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentrun.runtime.driver._main", _buggy)
+    with anyio.fail_after(10), pytest.raises(Broken, match="our own") as caught:
+        await run(Agent("a", model=ScriptedModel([Say("hi")])), "go")
+    assert type(caught.value) is Broken
+
+
+async def test_a_bug_after_the_ending_is_decided_is_kept_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentrun.runtime.driver._wind_up", _buggy)
+    with anyio.fail_after(10):
+        result = await run(Agent("a", model=ScriptedModel([Say("hi")])), "go")
+    assert result.status == "completed"
+    assert [str(error) for error in result.errors] == ["our own"]
