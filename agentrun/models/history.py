@@ -8,8 +8,11 @@ made (what it thought, said and called), because how those are sent depends on t
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import is_
 from typing import Any, Final, cast
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -23,14 +26,23 @@ _FROM_MODEL: Final = (AssistantMessage, Reasoning, ToolCall)
 _MAX_HISTORIES: Final = 32
 _MAX_BYTES: Final = 16 * 1024 * 1024
 
-_Part = tuple[tuple[Item, ...], bytes]
+
+@dataclass(slots=True)
+class _Known:
+    """A history that was encoded: its items, its parts, and after how many items each of them ends."""
+
+    items: tuple[Item, ...] = ()
+    parts: list[bytes] = field(default_factory=list[bytes])
+    ends: list[int] = field(default_factory=list[int])
+    size: int = 0
 
 
 class HistoryEncoder:
     """Encodes histories as the elements of a JSON array, remembering what it encoded for the next, longer one.
 
     It remembers the latest histories, at most 32 and at most 16 MB of JSON, whatever their number. Items are compared
-    by identity, which is enough since they never change.
+    by identity, which is enough since they never change. What is done again at each call, for the items that were there
+    before, is one such comparison.
 
     Args:
         encode: Encodes one part as JSON objects, each one element of the array.
@@ -38,57 +50,67 @@ class HistoryEncoder:
 
     def __init__(self, encode: Callable[[Sequence[Item]], Sequence[dict[str, Any]]]) -> None:
         self._encode = encode
-        # Keyed by the identity of a history's first item; the parts hold that item, so the id cannot be reused.
-        self._known: OrderedDict[int, tuple[list[_Part], int]] = OrderedDict()
+        # Keyed by the identity of a history's first item; the entry holds that item, so the id cannot be reused.
+        self._known: OrderedDict[int, _Known] = OrderedDict()
 
     def encode(self, items: Sequence[Item]) -> bytes:
         """The items as the inside of a JSON array (without the brackets)."""
         if not items:
             return b""
-        key = id(items[0])
-        old, _ = self._known.get(key, ([], 0))
-        parts: list[_Part] = []
-        size = 0
-        for position, group in enumerate(_groups(items)):
-            if position < len(old) and _same(old[position][0], group):
-                part = old[position]
-            else:
-                part = (group, b",".join(json_bytes(element) for element in self._encode(group)))
-            parts.append(part)
-            size += len(part[1])
-        self._remember(key, parts, size)
-        return b",".join(part[1] for part in parts if part[1])
+        now = tuple(items)
+        known = self._known.pop(id(now[0]), None) or _Known()
+        _forget_from(known, _same_items(known.items, now), now)
+        known.items = now
+        start = known.ends[-1] if known.ends else 0
+        for end in _part_ends(now, start):
+            part = b",".join(json_bytes(element) for element in self._encode(now[start:end]))
+            known.parts.append(part)
+            known.ends.append(end)
+            known.size += len(part)
+            start = end
+        self._remember(known)
+        return b",".join(filter(None, known.parts))
 
-    def _remember(self, key: int, parts: list[_Part], size: int) -> None:
-        known = self._known
-        known.pop(key, None)
-        if size > _MAX_BYTES:
+    def _remember(self, entry: _Known) -> None:
+        if entry.size > _MAX_BYTES:
             return
-        known[key] = (parts, size)
-        total = sum(entry[1] for entry in known.values())
+        known = self._known
+        known[id(entry.items[0])] = entry
+        total = sum(other.size for other in known.values())
         while len(known) > _MAX_HISTORIES or total > _MAX_BYTES:
-            _, (_, dropped) = known.popitem(last=False)
-            total -= dropped
+            _, dropped = known.popitem(last=False)
+            total -= dropped.size
 
 
-def _groups(items: Sequence[Item]) -> list[tuple[Item, ...]]:
-    groups: list[tuple[Item, ...]] = []
-    run: list[Item] = []
-    for item in items:
-        if isinstance(item, _FROM_MODEL):
-            run.append(item)
-            continue
-        if run:
-            groups.append(tuple(run))
-            run = []
-        groups.append((item,))
-    if run:
-        groups.append(tuple(run))
-    return groups
+def _same_items(one: tuple[Item, ...], other: tuple[Item, ...]) -> int:
+    """How many items both begin with."""
+    shorter = min(len(one), len(other))
+    if all(map(is_, one, other)):
+        return shorter
+    return next(index for index in range(shorter) if one[index] is not other[index])
 
 
-def _same(left: tuple[Item, ...], right: tuple[Item, ...]) -> bool:
-    return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))
+def _forget_from(known: _Known, position: int, items: tuple[Item, ...]) -> None:
+    """Drop the parts that are not wholly before ``position``, or go on there with the new items."""
+    count = bisect_right(known.ends, position)
+    if count:
+        end = known.ends[count - 1]
+        # What the model made is one part with what it makes next.
+        if end < len(items) and isinstance(items[end - 1], _FROM_MODEL) and isinstance(items[end], _FROM_MODEL):
+            count -= 1
+    known.size -= sum(map(len, known.parts[count:]))
+    del known.parts[count:], known.ends[count:]
+
+
+def _part_ends(items: tuple[Item, ...], start: int) -> Iterator[int]:
+    """Where the parts end into which the items from ``start`` on fall."""
+    from_model = False
+    for position in range(start, len(items)):
+        before, from_model = from_model, isinstance(items[position], _FROM_MODEL)
+        if position > start and not (before and from_model):
+            yield position
+    if start < len(items):
+        yield len(items)
 
 
 def object_arguments(call: ToolCall) -> str:
