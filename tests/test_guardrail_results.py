@@ -90,3 +90,37 @@ async def test_an_ending_is_kept_in_the_result_and_told_as_an_event(
     told = [event for event in seen if isinstance(event, GuardrailEnded)]
     assert told == [GuardrailEnded("g", kind, outcome, message)]
     assert str(raised) == (error.format(kind=kind) if error else "None")
+
+
+@pytest.mark.parametrize("polite", [True, False])
+async def test_a_guardrail_whose_answer_is_no_longer_needed_is_cancelled_and_does_not_trip(polite: bool) -> None:
+    started = anyio.Event()
+    outputs: list[str] = []
+
+    @output_guardrail(name="g", timeout=60)
+    async def first_time_slow(output: str) -> None:
+        outputs.append(output)
+        if len(outputs) == 1:
+            started.set()
+            await (hangs if polite else keeps_the_cancellation)(output)
+
+    model = ScriptedModel([Say("one"), Say("two")])
+    seen: list[Event] = []
+    async with anyio.create_task_group() as group:
+        async with open_run(Agent("a", model=model, output_guardrails=[first_time_slow]), "go") as live:
+            group.start_soon(watch, live, seen)
+            with anyio.fail_after(10):
+                await started.wait()
+                live.inject("wait, more", deliver="now")
+                result = await live.wait()
+    assert result.output == "two"
+    assert outputs == ["one", "two"]
+    assert result.guardrail_results == (
+        GuardrailResult("g", "output", "cancelled"),
+        GuardrailResult("g", "output", "passed"),
+    )
+    assert result.teardown.swallowed_cancellations == ([] if polite else ["output guardrail g"])
+    assert [e for e in seen if isinstance(e, GuardrailEnded)] == [
+        GuardrailEnded("g", "output", "cancelled"),
+        GuardrailEnded("g", "output", "passed"),
+    ]
