@@ -239,6 +239,7 @@ async def test_a_write_that_hangs_is_cut_when_its_grace_is_over_and_reported() -
     [error] = result.errors
     assert isinstance(error, TimeoutError)
     assert str(error) == "the session did not store the history within the cleanup grace"
+    assert result.teardown.expired_graces == ["session append"]
 
 
 async def test_input_that_clashes_with_the_stored_history_is_refused_by_name() -> None:

@@ -168,6 +168,8 @@ async def _save_session(run: Run) -> None:
         run.saved = upto
         return
     run.session_failed = True
+    if outcome.ending == "cancelled" and not outcome.grace_expired:
+        run.report.expired_graces.append("session append")  # it was given the grace to finish in, and cut at its end
     if outcome.ending == "foreign_cancellation":
         run.fail(run.foreign_cancellation("the session"))
     else:
