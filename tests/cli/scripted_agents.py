@@ -101,6 +101,7 @@ async def printing() -> str:
 @tool
 def stubborn_thread() -> str:
     """Do not look whether anybody wants it to stop."""
+    print("asleep")
     time.sleep(60)
     return ""
 

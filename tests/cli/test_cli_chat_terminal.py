@@ -256,6 +256,7 @@ def test_a_thread_that_is_left_behind_does_not_keep_the_program(backend: str) ->
         chat.wait_for("Ctrl-C interrupts")
         chat.type("stubborn_thread\r")
         chat.wait_for("→ stubborn_thread()")
+        chat.wait_for("asleep")  # the thread is there, and not only about to be
         chat.type(CTRL_C)
         chat.wait_for("abandoned threads: tool stubborn_thread")
         chat.type(CTRL_D)
