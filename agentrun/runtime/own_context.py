@@ -35,8 +35,15 @@ class InContext(Generic[_T]):
 
     def send(self, value: Any) -> Any:
         """Resume the coroutine."""
-        return self._run(self._send, value)
+        try:
+            return self._run(self._send, value)
+        finally:
+            del value  # the traceback of what it carries may hold this frame: a cycle that only a collection would free
 
     def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
         """Resume the coroutine with an exception."""
-        return self._run(self._throw, typ if val is None else val)
+        exc = typ if val is None else val
+        try:
+            return self._run(self._throw, exc)
+        finally:
+            del typ, val, exc  # the same
