@@ -349,9 +349,8 @@ class _Opening:
             interruption.__context__ = exc
             raise interruption
         if exc is not None:
-            if (
-                interruption is not None and _strength(interruption) == _ERROR
-            ):  # a task of the runtime's own has raised, which none ever should
+            if interruption is not None and _strength(interruption) == _ERROR:
+                # A task of the runtime's own has raised, which none ever should.
                 exc.add_note(f"An error inside of agentrun, too: {describe_error(interruption)}")
             if failure is not None and failure is not exc:
                 exc.add_note(f"The run had failed as well: {type(failure).__name__}: {failure}")

@@ -58,7 +58,7 @@ class ToolBatch:
         elif run.machine.inbox.wants_now:
             self._cancel_all(CUT_REASON)
         try:
-            if len(self.calls) == 1 and self.calls[0].runs_alone:
+            if self._runs_alone:
                 await self._run_alone(self.calls[0])
             else:
                 await self._run_side_by_side()
@@ -68,6 +68,11 @@ class ToolBatch:
             for tool in self.calls:
                 tool.release()
             self.calls = []
+
+    @property
+    def _runs_alone(self) -> bool:
+        """Whether the turn has one call, which needs no task of its own."""
+        return len(self.calls) == 1 and self.calls[0].runs_alone
 
     async def _run_alone(self, tool: ToolRun) -> None:
         """The only call of the turn, which needs no other task, runs in the driver's: most turns are like that.
@@ -153,7 +158,7 @@ class ToolBatch:
             running += 1
             exclusive = not spec.parallel
             self._run.publish(ToolStarted(tool.call.call_id, tool.call.name, tool.call.arguments))
-            if tool.runs_alone and len(self.calls) == 1:
+            if self._runs_alone:
                 tool.begin_here()
             else:
                 tool.begin(tool.execute)
