@@ -10,6 +10,7 @@ import pytest
 from laws.support import check_ended, checkpoints, watch
 
 from agentrun import Agent, RunConfig, RunContext, RunSnapshot, ToolOutput, UserError, events, open_run, run, tool
+from agentrun.errors import CallCancelled
 from agentrun.events import Event
 from agentrun.testing import Call, Say, ScriptedModel, assert_valid_history
 
@@ -126,6 +127,32 @@ async def test_a_function_that_does_not_decide_in_time_permits_nothing(swallow: 
     result = await run(agent, "go", config=RunConfig(cleanup_grace=0.2))
     assert till.paid == []
     assert outputs(result.items)["p1"][0] == "failed"
+
+
+async def test_a_call_that_is_cancelled_while_it_is_checked_has_not_started_and_only_the_check_is_told() -> None:
+    checking, told = anyio.Event(), list[str]()
+
+    async def needs(ctx: RunContext[Any], arguments: dict[str, Any]) -> bool:
+        checking.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            try:
+                ctx.check_cancelled()
+            except CallCancelled as exc:
+                told.append(str(exc))
+        return False
+
+    till, model = Till(), paying(1)
+    agent = Agent("a", tools=[till.pay(needs_approval=needs, on_cancel=lambda: told.append("on_cancel"))], model=model)
+    async with open_run(agent, "go", config=RunConfig(cleanup_grace=0.2)) as live:
+        await checking.wait()
+        live.interrupt_tool("p1", "no more")
+        result = await live.wait()
+    assert till.paid == []
+    assert told == ["no more"]
+    assert outputs(result.items) == {"p1": ("cancelled", "Cancelled before it started: no more.")}
+    assert (result.status, result.output) == ("completed", "done")
 
 
 async def test_invalid_arguments_are_not_shown_for_approval() -> None:

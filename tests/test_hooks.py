@@ -225,6 +225,55 @@ async def test_a_hanging_start_hook_is_cancelled_with_the_run_and_cleans_up() ->
 METHODS = ("on_run_start", "on_run_end", "on_model_start", "on_model_end", "on_tool_start", "on_tool_end")
 
 
+@pytest.mark.parametrize("keeps", [False, True], ids=["hangs", "keeps its cancellation to itself"])
+@pytest.mark.parametrize("how", ["timeout", "interrupt_tool"])
+@pytest.mark.parametrize("on_cancel", [None, lambda: None], ids=["", "on_cancel"])
+async def test_a_tool_whose_start_hook_is_cut_does_not_begin(how: str, keeps: bool, on_cancel: Any) -> None:
+    class Holding(RunHooks):
+        started = anyio.Event()
+
+        async def on_tool_start(self, ctx: Any, call: Any) -> None:
+            self.started.set()
+            try:
+                await anyio.sleep_forever()
+            except BaseException:
+                if not keeps:
+                    raise
+
+    async def never() -> str:
+        raise AssertionError("it must not begin")
+
+    hooks = Holding()
+    limited = tool(never, timeout=0.02 if how == "timeout" else 60, retries=1, on_cancel=on_cancel, on_error="raise")
+    model = ScriptedModel([Call("never", call_id="c"), Say("done")])
+    async with open_run(Agent("a", tools=[limited], model=model), "go", hooks=hooks) as live:
+        await hooks.started.wait()
+        if how == "interrupt_tool":
+            live.interrupt_tool("c", "no more")
+        with anyio.fail_after(5):
+            result = await live.wait()
+    check_ended(live, model)
+    [output] = [item for item in result.items if isinstance(item, ToolOutput)]
+    assert output.status == ("timed_out" if how == "timeout" else "cancelled")
+    assert result.output == "done"
+    assert result.errors == ()
+
+
+async def test_the_hooks_of_a_tool_are_given_the_context_of_its_call() -> None:
+    contexts: list[tuple[str, str, str]] = []
+
+    class Looking(RunHooks):
+        async def on_tool_start(self, ctx: Any, call: Any) -> None:
+            contexts.append(("start", ctx.call_id, ctx.tool_name))
+
+        async def on_tool_end(self, ctx: Any, call: Any, output: Any) -> None:
+            contexts.append(("end", ctx.call_id, ctx.tool_name))
+
+    model = ScriptedModel([Call("work", call_id="c"), Say("done")])
+    await run(Agent("a", tools=[work], model=model), "go", hooks=Looking())
+    assert contexts == [("start", "c", "work"), ("end", "c", "work")]
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["error", "group", "foreign"])
 async def test_a_hook_that_raises_anything_is_kept_aside_and_touches_nothing(method: str, kind: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import math
 import threading
 import time
 from pathlib import Path
@@ -15,6 +17,7 @@ from laws.support import check_ended, checkpoints, watch
 from tools import functions_for_processes
 
 from agentrun import Agent, RunConfig, RunContext, RunHooks, ToolError, ToolOutput, events, open_run, run, tool
+from agentrun.errors import CallCancelled
 from agentrun.events import Event
 from agentrun.testing import Call, Say, ScriptedModel
 
@@ -123,6 +126,71 @@ async def test_a_tool_that_swallows_its_timeout_has_timed_out_all_the_same() -> 
     output, result = await call(tool(stubborn, timeout=0.02))
     assert output.status == "timed_out"
     assert result.teardown.swallowed_cancellations == ["tool stubborn (c)"]
+
+
+async def test_the_time_of_a_tool_does_not_hold_for_the_model_call_after_it() -> None:
+    deadlines: list[float] = []
+
+    class Model(ScriptedModel):
+        def stream(self, request: Any) -> Any:
+            deadlines.append(anyio.current_effective_deadline())
+            return super().stream(request)
+
+    async def work() -> str:
+        assert anyio.current_effective_deadline() < math.inf
+        return "worked"
+
+    model = Model([Call("work"), Call("work"), Say("done")])
+    result = await run(Agent("a", tools=[tool(work, timeout=60, on_error="raise")], model=model), "go")
+    assert result.output == "done"
+    assert deadlines == [math.inf] * 3
+
+
+async def test_the_cleanup_of_a_cancelled_call_can_ask_why() -> None:
+    started = anyio.Event()
+    told: list[str | None] = []
+
+    async def slow(ctx: RunContext[Any]) -> str:
+        started.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            try:
+                ctx.check_cancelled()
+            except CallCancelled as exc:
+                told.append(str(exc))
+            told.append(await ctx.wait_interrupted())
+        return "never"
+
+    model = ScriptedModel([Call("slow", call_id="c"), Say("done")])
+    async with open_run(Agent("a", tools=[slow], model=model), "go", config=QUICK) as live:
+        await started.wait()
+        live.interrupt_tool("c", "no more")
+        result = await live.wait()
+    assert result.status == "completed"
+    assert result.teardown.clean
+    assert told == ["no more", "no more"]
+
+
+@pytest.mark.parametrize("value", [None, object()], ids=["nothing", "what cannot be told"])
+async def test_a_call_that_is_cancelled_and_returns_nothing_that_can_be_told_says_only_that(value: Any) -> None:
+    started = anyio.Event()
+
+    async def stubborn() -> Any:
+        started.set()
+        try:
+            await anyio.sleep_forever()
+        except BaseException:
+            pass
+        return value
+
+    model = ScriptedModel([Call("stubborn", call_id="c"), Say("done")])
+    async with open_run(Agent("a", tools=[stubborn], model=model), "go", config=QUICK) as live:
+        await started.wait()
+        live.interrupt_tool("c", "no more")
+        result = await live.wait()
+    assert result.status == "completed"
+    assert outputs(result.items)["c"] == ToolOutput("c", "Cancelled before it finished: no more.", "cancelled")
 
 
 async def test_a_thread_whose_time_is_up_is_told_and_what_it_returns_in_its_grace_counts() -> None:
@@ -312,6 +380,125 @@ async def test_an_error_without_a_message_is_told_by_its_name() -> None:
     assert (await call(broken))[0].output == "Error: Broken"
 
 
+@pytest.mark.parametrize("policy", ["model", "raise"])
+async def test_what_cannot_be_told_to_the_model_is_an_error_that_follows_the_policy(policy: Any) -> None:
+    async def odd() -> object:
+        return object()
+
+    if policy == "raise":
+        with pytest.raises(ToolError, match="cannot be turned into JSON"):
+            await call(tool(odd, on_error=policy))
+    else:
+        output, result = await call(tool(odd, on_error=policy))
+        assert output.status == "failed"
+        assert output.text.startswith("Error: ToolError: the tool returned an object")
+        assert result.status == "completed"
+
+
+async def test_a_call_that_is_called_off_while_its_error_is_handled_takes_nothing_with_it() -> None:
+    handling, go_on = anyio.Event(), anyio.Event()
+
+    async def answer(ctx: RunContext[Any], error: Exception) -> str:
+        handling.set()
+        await go_on.wait()
+        return "handled"
+
+    async def broken() -> str:
+        raise Broken
+
+    model = ScriptedModel([Call("broken", call_id="c"), Say("done")])
+    async with open_run(Agent("a", tools=[tool(broken, on_error=answer)], model=model), "go") as live:
+        await handling.wait()
+        live.interrupt_tool("c", "no more")
+        go_on.set()
+        result = await live.wait()
+    check_ended(live, model)
+    assert (result.status, result.output) == ("completed", "done")
+    assert result.teardown.clean
+
+
+async def test_an_error_that_comes_with_a_foreign_cancellation_is_kept() -> None:
+    async def both() -> str:
+        cancelled = anyio.get_cancelled_exc_class()
+        raise BaseExceptionGroup("both", [cancelled.__new__(cancelled), Broken("out of paper")])
+
+    output, result = await call(both)
+    assert output.status == "failed"
+    assert "let a cancellation out" in output.text
+    assert result.teardown.cleanup_errors == ["tool both (c): Broken: out of paper"]
+
+
+async def test_an_error_that_comes_with_a_native_cancellation_is_kept(anyio_backend_name: str) -> None:
+    if anyio_backend_name != "asyncio":
+        pytest.skip("only asyncio has native cancellation")
+
+    async def both() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        try:
+            await anyio.sleep_forever()
+        except asyncio.CancelledError as exc:
+            raise BaseExceptionGroup("both", [exc, Broken("out of paper")]) from None
+        return "never"
+
+    output, result = await call(both)
+    assert output == ToolOutput("c", "Cancelled before it finished: its task was cancelled.", "cancelled")
+    assert result.teardown.cleanup_errors == ["tool both (c): Broken: out of paper"]
+
+
+@pytest.mark.parametrize("how", ["returned", "raised", "foreign", "native"])
+async def test_a_registered_cleanup_that_hangs_is_named_however_the_tool_ended(
+    how: str, anyio_backend_name: str
+) -> None:
+    if how == "native" and anyio_backend_name != "asyncio":
+        pytest.skip("only asyncio has native cancellation")
+
+    async def work(ctx: RunContext[Any]) -> str:
+        ctx.on_cleanup(anyio.sleep_forever)
+        if how == "raised":
+            raise Broken
+        if how == "foreign":
+            raise anyio.get_cancelled_exc_class().__new__(anyio.get_cancelled_exc_class())
+        if how == "native":
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await anyio.sleep_forever()
+        return "returned"
+
+    output, result = await call(work, config=RunConfig(cleanup_grace=0.02))
+    assert output.status == {"returned": "completed", "native": "cancelled"}.get(how, "failed")
+    assert result.teardown.expired_graces == ["cleanup of tool work (c)", "tool work (c)"]
+
+
+async def test_a_context_that_a_tool_has_entered_is_left_as_a_with_block_leaves_it() -> None:
+    left: list[tuple[Any, ...]] = []
+
+    class Entered:
+        async def __aenter__(self) -> None:
+            pass
+
+        async def __aexit__(self, *how: object) -> None:
+            left.append(how)
+
+    error = Broken("out of paper")
+
+    async def enter(ctx: RunContext[Any], fail: bool) -> str:
+        await ctx.enter_async_context(Entered())
+        if fail:
+            raise error
+        return "entered"
+
+    assert (await call(enter, fail=False))[0].output == "entered"
+    assert left == [(None, None, None)]
+    assert (await call(enter, fail=True))[0].status == "failed"
+    kind, raised, traceback = left[1]
+    assert (kind, raised) == (Broken, error)
+    assert traceback is not None
+    assert traceback is error.__traceback__
+
+
 # on_cancel and the hooks of tool objects --------------------------------------------------------------------------
 
 
@@ -362,6 +549,55 @@ async def test_on_cancel_is_not_called_for_a_call_that_ends_by_itself_or_never_r
     model = ScriptedModel([[Call("quick"), Call("waiting")], Say("done")])
     await run(Agent("a", tools=[quick_tool, waiting], model=model), "go")
     assert called == []
+
+
+async def test_on_cancel_reaches_a_tool_that_shields_itself() -> None:
+    started, released = anyio.Event(), anyio.Event()
+
+    async def deaf() -> str:
+        started.set()
+        with anyio.CancelScope(shield=True):
+            await released.wait()
+        return "released"
+
+    model = ScriptedModel([Call("deaf", call_id="c"), Say("done")])
+    agent = Agent("a", tools=[tool(deaf, on_cancel=released.set)], model=model)
+    async with open_run(agent, "go", config=QUICK) as live:
+        await started.wait()
+        live.interrupt_tool("c", "no more")
+        with anyio.fail_after(5):
+            result = await live.wait()
+    check_ended(live, model)
+    assert result.status == "completed"
+
+
+async def test_the_end_of_a_call_is_told_when_its_on_cancel_is_done() -> None:
+    started, telling, go_on = anyio.Event(), anyio.Event(), anyio.Event()
+
+    async def on_cancel() -> None:
+        telling.set()
+        await go_on.wait()
+
+    async def slow() -> str:
+        started.set()
+        await anyio.sleep_forever()
+        return "never"
+
+    model = ScriptedModel([Call("slow", call_id="c"), Say("done")])
+    seen: list[Event] = []
+    agent = Agent("a", tools=[tool(slow, on_cancel=on_cancel)], model=model)
+    async with anyio.create_task_group() as group:
+        async with open_run(agent, "go", config=RunConfig(cleanup_grace=60)) as live:
+            group.start_soon(watch, live, seen)
+            await started.wait()
+            live.interrupt_tool("c", "no more")
+            await telling.wait()
+            await checkpoints(10)
+            assert not [event for event in seen if isinstance(event, events.ToolEnded)]
+            go_on.set()
+            await live.wait()
+    check_ended(live, model, seen)
+    assert [event.status for event in seen if isinstance(event, events.ToolEnded)] == ["cancelled"]
 
 
 async def test_an_on_cancel_that_raises_or_hangs_is_reported() -> None:
@@ -588,6 +824,26 @@ async def test_progress_reaches_the_watchers_from_the_loop_and_from_threads() ->
     )
 
 
+async def test_progress_that_comes_after_the_end_of_the_call_is_not_told() -> None:
+    kept: list[RunContext[Any]] = []
+
+    async def first(ctx: RunContext[Any]) -> str:
+        kept.append(ctx)
+        ctx.progress("in time")
+        return "first"
+
+    async def second() -> str:
+        kept[0].progress("too late")
+        return "second"
+
+    model = ScriptedModel([Call("first"), Call("second"), Say("done")])
+    seen: list[Event] = []
+    async with open_run(Agent("a", tools=[first, tool(second, on_error="raise")], model=model), "go") as live:
+        await watch(live, seen)
+        await live.wait()
+    assert [event.data for event in seen if isinstance(event, events.ToolProgress)] == ["in time"]
+
+
 async def test_a_tool_sees_its_run(tmp_path: Path) -> None:
     async def look(ctx: RunContext[Path]) -> str:
         assert ctx.deps is tmp_path
@@ -601,6 +857,24 @@ async def test_a_tool_sees_its_run(tmp_path: Path) -> None:
     model = ScriptedModel([Call("look", call_id="c"), Say("done")])
     result = await run(Agent("a", tools=[tool(look, on_error="raise")], model=model), "go", deps=tmp_path)
     assert result.output == "done"
+
+
+async def test_a_tool_that_asks_after_the_interrupt_is_told_at_once() -> None:
+    started, asked = anyio.Event(), anyio.Event()
+
+    async def patient(ctx: RunContext[Any]) -> str:
+        started.set()
+        await asked.wait()
+        return f"stopped: {await ctx.wait_interrupted()}"
+
+    model = ScriptedModel([Call("patient", call_id="c")])
+    async with open_run(Agent("a", tools=[patient], model=model), "go") as live:
+        await started.wait()
+        live.interrupt("soon", mode="after_turn")
+        asked.set()
+        with anyio.fail_after(5):
+            result = await live.wait()
+    assert outputs(result.items)["c"] == ToolOutput("c", "stopped: soon")
 
 
 async def test_a_tool_may_stop_by_itself_at_a_good_moment() -> None:
