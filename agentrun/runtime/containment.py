@@ -54,9 +54,10 @@ class Outcome(Generic[_T]):
             cleanup raised.
         swallowed: It was cancelled, noticed (the cancellation was thrown in), and returned nevertheless.
         grace_expired: Its cleanup took longer than its grace.
+        left_open: It entered a cancel scope or a task group in this task, and did not leave it.
     """
 
-    __slots__ = ("ending", "error", "grace_expired", "swallowed", "value")
+    __slots__ = ("ending", "error", "grace_expired", "left_open", "swallowed", "value")
 
     def __init__(
         self,
@@ -72,55 +73,66 @@ class Outcome(Generic[_T]):
         self.error: BaseException | None = error
         self.swallowed: bool = swallowed
         self.grace_expired: bool = grace_expired
+        self.left_open: bool = False
 
 
 class Cell:
-    """The two scopes in which contained code runs: one to cancel it, and inside of that the shield of its grace.
+    """The cancel scope in which a task runs one piece of user code, or one after the other.
 
-    Entering scopes costs more than all the rest of a containment. A task that calls one piece of user code after the
-    other therefore keeps its cell from one to the next, until something has been cancelled in it. Nothing can cancel
-    it in between: `Contained.cancel` and the others do nothing once their code is over.
+    A task that calls one piece after the other stays in its cell meanwhile, which saves a scope for each of them.
+    Nothing can cancel it in between: `Contained.cancel` and the others do nothing once their code is over.
+
+    Attributes:
+        scope: The scope; another one after a piece of code that was cancelled.
+        entered: Whether the task is in it.
+        broken: The code has left scopes of its own open, so this one cannot be left any more.
     """
 
-    __slots__ = ("entered", "grace_scope", "scope")
+    __slots__ = ("_shield", "broken", "entered", "scope")
 
-    def __init__(self) -> None:
-        self.scope: anyio.CancelScope = anyio.CancelScope()
-        self.grace_scope: anyio.CancelScope = anyio.CancelScope()
+    def __init__(self, *, shield: bool = False) -> None:
+        """Args:
+        shield: Whether cancellations from outside shall not come in.
+        """
+        self._shield = shield
+        self.scope: anyio.CancelScope = anyio.CancelScope(shield=shield)
         self.entered: bool = False
+        self.broken: bool = False
 
     def enter(self) -> None:
-        """Enter the scopes in the current task, unless they are entered already."""
-        if not self.entered:
-            self.entered = True
-            self.scope.__enter__()
-            self.grace_scope.__enter__()
+        """Enter the scope in the current task."""
+        self.scope.__enter__()
+        self.entered = True
 
     def leave(self) -> None:
-        """Leave the scopes, if they are entered. What was cancelled in them stays so: make another cell."""
-        if self.entered:
-            self.entered = False
-            self.grace_scope.__exit__(None, None, None)
-            self.scope.__exit__(None, None, None)
+        """Leave the scope."""
+        self.entered = False
+        self.broken |= not leave_scope(self.scope)
 
-    @property
-    def as_new(self) -> bool:
-        """Whether another piece of code may run in here."""
-        scope, grace = self.scope, self.grace_scope
-        return not (
-            scope.cancel_called
-            or scope.deadline != math.inf
-            or grace.cancel_called
-            or grace.deadline != math.inf
-            or grace.shield
-        )
+    def renew(self) -> None:
+        """Be as new for the next piece of code: a scope that was cancelled stays so, so there is another then."""
+        if self.scope.cancel_called:
+            self.leave()
+            self.scope = anyio.CancelScope(shield=self._shield)
+            self.enter()
+        elif self.scope.deadline != math.inf:
+            self.scope.deadline = math.inf
+
+
+def leave_scope(scope: anyio.CancelScope) -> bool:
+    """Leave a cancel scope. Returns whether that was possible: not if scopes inside of it were left open."""
+    try:
+        scope.__exit__(None, None, None)
+    except RuntimeError:
+        return False
+    return True
 
 
 class Contained(Generic[_T]):
     """One call of user code. Make it, then ``await contained.run(coroutine)`` once; ``cancel`` may come any time.
 
     Attributes:
-        cell: The scopes it runs in; another one is needed for the next code, unless it is still `Cell.as_new`.
+        cell: Where it runs.
         delivered: Whether the cancellation has reached the code.
     """
 
@@ -153,18 +165,16 @@ class Contained(Generic[_T]):
         """Args:
         grace: Seconds the code has to clean up, from the moment the cancellation reaches it.
         timeout: Seconds after which the code is cancelled by itself.
-        shield: Whether cancellations from outside of it shall not reach the code.
+        shield: Whether cancellations from outside of it shall not reach the code. That of ``cell`` counts if there is
+            one.
         on_delivered: Called, synchronously, when the cancellation reaches the code.
-        cell: Scopes that this very task has entered for the code before, and that are as new. They stay entered if
-            they still are as new afterwards.
+        cell: Where the task of the code is, or will be, and as new. The task stays in it.
         """
-        self.cell: Cell = cell if cell is not None else Cell()
+        self.cell: Cell = cell if cell is not None else Cell(shield=shield)
         self._scope = self.cell.scope
-        self._grace_scope = self.cell.grace_scope
+        self._grace_scope = anyio.CancelScope()
         if timeout is not None:
             self._scope.deadline = anyio.current_time() + timeout
-        if shield:
-            self._scope.shield = True
         self.delivered: bool = False
         self._over = self._cancel_called = False
         self._grace = grace
@@ -222,7 +232,9 @@ class Contained(Generic[_T]):
         raised: BaseException | None = None
         cell = self.cell
         keep = cell.entered
-        cell.enter()
+        if not keep:
+            cell.enter()
+        self._grace_scope.__enter__()
         try:
             try:
                 value = await self
@@ -235,10 +247,17 @@ class Contained(Generic[_T]):
         finally:
             self._cancel_called = self._scope.cancel_called
             self._over = True
-            if not (keep and cell.as_new):
+            expired = self._grace_scope.cancel_called
+            if not leave_scope(self._grace_scope):
+                cell.broken = True
+                self._grace_scope.cancel()  # what runs in those that were left open has nobody else to end it
+            if keep:
+                cell.renew()
+            else:
                 cell.leave()
         native = 0 if task is None else task.cancelling() - native_before
-        outcome = self._classify(value, raised, native)
+        outcome = self._classify(value, raised, native, expired)
+        outcome.left_open = cell.broken
         del raised  # its traceback holds this frame: a cycle that only the garbage collector would free
         try:
             if native:
@@ -255,9 +274,8 @@ class Contained(Generic[_T]):
         self._grace_scope.shield = True
         self._grace_scope.deadline = anyio.current_time() + self._grace
 
-    def _classify(self, value: _T | None, raised: BaseException | None, native: int) -> Outcome[_T]:
+    def _classify(self, value: _T | None, raised: BaseException | None, native: int, expired: bool) -> Outcome[_T]:
         asked = self._cancel_called
-        expired = self._grace_scope.cancel_called
         if raised is None:
             return Outcome("returned", value=value, swallowed=asked and self.delivered, grace_expired=expired)
         cancellation, error = split_cancelled(raised, self._cancelled_class)

@@ -1,6 +1,6 @@
 """The driver: the one task that moves a run forward.
 
-It asks the turn machine what comes next, does it, and asks again. It lives in a shield of its own, so whatever ends
+It asks the turn machine what comes next, does it, and asks again. It lives in a shielded cell, so whatever ends
 the run reaches it in order: the model stream first, then the tools, then sessions and hooks, then the terminal event.
 """
 
@@ -33,24 +33,26 @@ __all__ = ["drive", "end_undriven"]
 async def drive(run: Run, first_input: tuple[Item, ...]) -> None:
     """The task of the driver. Never raises; the ending is in ``run.result`` then."""
     run.driving = True
-    with anyio.CancelScope(shield=True):
-        try:
-            if run.config.max_seconds is not None:
-                run.start_timer(run.config.max_seconds, functools.partial(_time_is_up, run))
-            await _main(run, first_input)
-        except BaseException as exc:  # noqa: BLE001 - a native cancellation of this very task, Ctrl-C, or our own bug
-            if only_cancellations(exc):
-                run.cancel()
-            else:
-                run.fail(exc)
-        try:
-            await _wind_up(run)
-        except BaseException as exc:  # noqa: BLE001 - as above; the ending is told whatever happens
-            if not only_cancellations(exc):
-                run.fail(exc)
-        run.leave_cell()
-        # Synchronous from here on, so that nothing can come between the ending and its being told.
-        _tell_ending(run)
+    run.cell.enter()
+    try:
+        if run.config.max_seconds is not None:
+            run.start_timer(run.config.max_seconds, functools.partial(_time_is_up, run))
+        await _main(run, first_input)
+    except BaseException as exc:  # noqa: BLE001 - a native cancellation of this very task, Ctrl-C, or our own bug
+        if only_cancellations(exc):
+            run.cancel()
+        else:
+            run.fail(exc)
+    try:
+        await _wind_up(run)
+    except BaseException as exc:  # noqa: BLE001 - as above; the ending is told whatever happens
+        if not only_cancellations(exc):
+            run.fail(exc)
+    # Synchronous from here on, so that nothing can come between the ending and its being told.
+    run.cell.leave()
+    if run.task_pool is not None:
+        run.task_pool.close()
+    _tell_ending(run)
 
 
 def end_undriven(run: Run) -> None:

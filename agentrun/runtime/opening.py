@@ -291,7 +291,9 @@ class _Opening:
         try:
             await self._task_group.__aexit__(None, None, None)
         except BaseException as caught:  # noqa: BLE001 - a cancellation that reached the host in the last moment
-            if exc is None or not is_scoped_cancellation(caught):
+            # That user code has left scopes open in a task is known, and the group says so once more.
+            expected = run.left_open is not None and _strength(caught) == _ERROR
+            if not expected and (exc is None or not is_scoped_cancellation(caught)):
                 interruption = interruption or caught
         parent = run.parent
         if parent is not None:
@@ -341,6 +343,9 @@ class _Opening:
         result = run.result
         assert result is not None
         failure = result.error if result.status == "failed" and not self._live._failure_told else None
+        broken = run.left_open if exc is not None and is_scoped_cancellation(exc) else None
+        if broken is not None and anyio.current_effective_deadline() != -math.inf:
+            raise broken from None  # nobody outside has cancelled the block: its group has, when a task broke it
         if _strength(run.exit_request) > _strength(interruption):
             interruption = run.exit_request
         if interruption is not None and _strength(interruption) > _strength(exc):

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from agentrun.runtime.guard_race import GuardRace
     from agentrun.runtime.handle import ActiveRun
     from agentrun.runtime.hooks import RunHooks
+    from agentrun.runtime.task_pool import TaskPool
     from agentrun.runtime.tool_run import ToolRun
 
 __all__ = ["Run"]
@@ -63,7 +64,6 @@ class Run:
 
     __slots__ = (
         "__weakref__",
-        "_cell",
         "_done",
         "_finishing_step",
         "_news",
@@ -74,6 +74,7 @@ class Run:
         "_step_started",
         "_waiter",
         "agent",
+        "cell",
         "checked",
         "config",
         "deps",
@@ -89,6 +90,7 @@ class Run:
         "hub",
         "id",
         "known_calls",
+        "left_open",
         "machine",
         "model_hooks",
         "models",
@@ -105,6 +107,7 @@ class Run:
         "started_at",
         "started_hooks",
         "task_group",
+        "task_pool",
         "teardown_started_at",
         "thread_id",
         "timers",
@@ -154,6 +157,9 @@ class Run:
         self.handle: ActiveRun[Any]
         self.guards: GuardRace
         self.task_group: TaskGroup
+        self.task_pool: TaskPool | None = None  # most runs need none
+        self.cell: Cell = Cell(shield=True)  # of the driver, which is in it from its first step to its last
+        self.left_open: AgentRunError | None = None  # user code has left scopes of its own open, which says this
         self.tools: list[ToolRun] = []  # of the turn under way, in the order of the calls
         self.known_calls: set[str] = set()
         self.offered: frozenset[str] | None = None  # names of the tools that the last request offered; None: all
@@ -167,7 +173,6 @@ class Run:
         self._done: anyio.Event | None = None
         self._waiter: anyio.Event | None = None  # of the driver
         self._news = False
-        self._cell: Cell | None = None
         self._step: Contained[Any] | None = None
         self._step_name = ""
         self._step_kind: Any = "run"
@@ -363,7 +368,7 @@ class Run:
         if self.machine.ending and not finish:
             coro.close()  # it is not started at all
             return Outcome("cancelled")
-        contained: Contained[_T] = Contained(self.config.cleanup_grace, cell=self.take_cell())
+        contained: Contained[_T] = Contained(self.config.cleanup_grace, cell=self.cell)
         if self.machine.ending:
             contained.set_deadline(self.config.cleanup_grace)
         self._step, self._step_name, self._step_kind = contained, name, kind
@@ -380,19 +385,6 @@ class Run:
             self.cancel()
         return outcome
 
-    def take_cell(self) -> Cell:
-        """The scopes for the next piece of user code in the driver's own task, entered there."""
-        cell = self._cell
-        if cell is None or not cell.entered:
-            self._cell = cell = Cell()
-            cell.enter()
-        return cell
-
-    def leave_cell(self) -> None:
-        """The driver is at its end."""
-        if self._cell is not None:
-            self._cell.leave()
-
     @property
     def current_step(self) -> Contained[Any]:
         """What the step is contained in that asks for it."""
@@ -401,6 +393,7 @@ class Run:
 
     def note(self, outcome: Outcome[Any], what: str) -> None:
         """Keep what the teardown report has to say about a piece of user code."""
+        self._note_left_open(outcome, what)
         if outcome.grace_expired:
             self.report.expired_graces.append(what)
         if outcome.swallowed:
@@ -425,12 +418,23 @@ class Run:
 
     def note_bounded(self, outcome: Outcome[Any], what: str) -> None:
         """The same for cleanup code that ran under `bounded`."""
+        self._note_left_open(outcome, what)
         if outcome.error is not None:
             self.cleanup_error(outcome.error, what)
         if outcome.ending == "cancelled":
             self.report.expired_graces.append(what)
         elif outcome.ending == "foreign_cancellation":
             self.cleanup_error(self.foreign_cancellation(what), what)
+
+    def _note_left_open(self, outcome: Outcome[Any], what: str) -> None:
+        if outcome.left_open and self.left_open is None:
+            # The task that it ran in cannot leave its own scopes any more, and breaks the run's group at its end.
+            self.left_open = AgentRunError(
+                f"{what} has entered a cancel scope or a task group (a client may have one inside) and left it open. "
+                "Leave it in the same call, or enter it with `await ctx.enter_async_context(...)`; what shall live "
+                "longer is opened around the run"
+            )
+            self.fail(self.left_open)
 
     def cleanup_error(self, error: BaseException, what: str) -> None:
         """Keep an error that did not decide the ending."""
@@ -472,7 +476,7 @@ class Run:
 
         Reference counting can then free it at once. A thousand runs that wait for the garbage collector are a pause.
         """
-        del self.handle, self.guards
+        del self.handle, self.guards, self.task_pool
 
     # What the run looks like -----------------------------------------------------------------------------------
 

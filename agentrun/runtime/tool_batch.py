@@ -12,13 +12,15 @@ from contextvars import copy_context
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from agentrun.core.events import AgentChanged, ApprovalRequested, ToolEnded, ToolStarted
 from agentrun.core.items import ToolCall
 from agentrun.runtime.agent import Agent
 from agentrun.runtime.own_context import InContext
-from agentrun.runtime.run import CUT_REASON, Run
+from agentrun.runtime.run import CUT_REASON, UNBORN_AFTER, Run
+from agentrun.runtime.task_pool import PooledTask, TaskPool
 from agentrun.runtime.tool_run import ToolRun
 
 __all__ = ["ToolBatch"]
@@ -27,9 +29,9 @@ __all__ = ["ToolBatch"]
 class ToolBatch:
     """Runs the calls of a turn. ``await batch.run()`` returns when each has its output and all cleanup is done."""
 
-    __slots__ = ("_handoffs", "_limit", "_next_agent", "_run", "_tools", "calls", "task_group", "wake")
+    __slots__ = ("_handoffs", "_limit", "_next_agent", "_pooled", "_run", "_tools", "calls", "task_group", "wake")
 
-    task_group: TaskGroup  # of calls that need tasks
+    task_group: TaskGroup  # of the calls that need several tasks; none if there are none
 
     def __init__(self, run: Run, calls: Sequence[ToolCall]) -> None:
         self._run = run
@@ -40,6 +42,7 @@ class ToolBatch:
             self._handoffs = {name: handoff for name, handoff in self._handoffs.items() if name in run.offered}
         self._limit = run.config.max_parallel_tools
         self.calls: list[ToolRun] = [ToolRun(run, self, call, self._tools.get(call.name)) for call in calls]
+        self._pooled: list[tuple[PooledTask, ToolRun]] = []
         self._next_agent: Agent[Any, Any] | None = None
         self.wake: Callable[[], None] = run.wake
 
@@ -68,11 +71,15 @@ class ToolBatch:
             for tool in self.calls:
                 tool.release()
             self.calls = []
+            self._pooled = []
 
     @property
     def _runs_alone(self) -> bool:
-        """Whether the turn has one call, which needs no task of its own."""
-        return len(self.calls) == 1 and self.calls[0].runs_alone
+        """Whether the turn has one call, which needs no task of its own, nor anything to wait for."""
+        if len(self.calls) > 1:
+            return False
+        (only,) = self.calls
+        return only.needs_one_task and (only.tool is None or not only.tool.needs_approval)
 
     async def _run_alone(self, tool: ToolRun) -> None:
         """The only call of the turn, which needs no other task, runs in the driver's: most turns are like that.
@@ -84,14 +91,37 @@ class ToolBatch:
             self._advance()
 
     async def _run_side_by_side(self) -> None:
-        async with anyio.create_task_group() as self.task_group:
+        if all(tool.needs_one_task for tool in self.calls):
+            await self._until_all_have_ended()
+        else:
+            async with anyio.create_task_group() as self.task_group:
+                await self._until_all_have_ended()
+
+    async def _until_all_have_ended(self) -> None:
+        try:
+            while not self._advance():
+                await self._run.wait_for_news()
+        except BaseException:
+            # The driver's task was cancelled natively. The calls have shields of their own, and must be told.
+            self._cancel_all("the run was cancelled")
+            await self._outlive_pooled()
+            raise
+
+    async def _outlive_pooled(self) -> None:
+        """Wait, whatever happens, for the calls in tasks of the pool, as a task group does for its own."""
+        steps = 0
+        while not all(tool.ended for _, tool in self._pooled):
             try:
-                while not self._advance():
+                if steps < UNBORN_AFTER:
+                    steps += 1
+                    await anyio.lowlevel.cancel_shielded_checkpoint()
+                else:
+                    for task, _ in self._pooled:
+                        if not task.begun:
+                            task.give_up()
                     await self._run.wait_for_news()
-            except BaseException:
-                # The driver's task was cancelled natively. The calls have shields of their own, and must be told.
-                self._cancel_all("the run was cancelled")
-                raise
+            except BaseException:  # noqa: BLE001 - cancelled once more; the first cancellation goes on afterwards
+                continue
 
     def _cancel_all(self, reason: str) -> None:
         for tool in self.calls:
@@ -159,10 +189,21 @@ class ToolBatch:
             exclusive = not spec.parallel
             self._run.publish(ToolStarted(tool.call.call_id, tool.call.name, tool.call.arguments))
             if self._runs_alone:
-                tool.begin_here()
+                tool.begin_in(self._run.cell)
+            elif tool.needs_one_task:
+                self._begin_in_pool(tool)
             else:
                 tool.begin(tool.execute)
         return False
+
+    def _begin_in_pool(self, tool: ToolRun) -> None:
+        run = self._run
+        if run.task_pool is None:
+            run.task_pool = TaskPool(run)
+        task = run.task_pool.take()
+        self._pooled.append((task, tool))
+        tool.begin_in(task.cell)
+        task.start(tool)
 
     def _ends_to_tell(self) -> list[ToolRun]:
         """Calls whose end is to be told, in order: an end is told when it happens, but cancelled calls end in the order

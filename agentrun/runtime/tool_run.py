@@ -18,7 +18,7 @@ from agentrun.core.events import ToolProgress
 from agentrun.core.items import ToolCall, ToolOutput, ToolStatus
 from agentrun.core.results import ScopeState
 from agentrun.runtime.cancellations import only_cancellations, split_cancelled
-from agentrun.runtime.containment import Contained, Outcome, bounded, call
+from agentrun.runtime.containment import Cell, Contained, Outcome, bounded, call
 from agentrun.runtime.hooks import RunHooks
 from agentrun.runtime.run import Run, describe_error
 from agentrun.runtime.threads import ThreadCall
@@ -216,24 +216,20 @@ class ToolRun:
         self.batch.wake()
 
     @property
-    def runs_alone(self) -> bool:
-        """Whether it needs no task besides the one that executes it."""
+    def needs_one_task(self) -> bool:
+        """Whether it needs no task besides the one that executes it, if any."""
         tool = self.tool
-        return (
-            tool is not None
-            and tool.is_async
-            and tool.needs_approval is False
-            and tool.on_cancel is None
-            and tool.stop_hook is None
+        return tool is None or (
+            tool.is_async and not callable(tool.needs_approval) and tool.on_cancel is None and tool.stop_hook is None
         )
 
-    def begin_here(self) -> None:
-        """Prepare for being executed in the driver's task."""
+    def begin_in(self, cell: Cell) -> None:
+        """Prepare for being executed by the task that is in ``cell``."""
         self._tasks += 1
-        self._contained = Contained(self.run.config.cleanup_grace, timeout=self._timeout, cell=self.run.take_cell())
+        self._contained = Contained(self.run.config.cleanup_grace, timeout=self._timeout, cell=cell)
 
     def begin(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Start ``task`` (`execute` or `check_approval`) in the batch."""
+        """Start ``task`` (`execute` or `check_approval`) as a task of the batch."""
         self._tasks += 1
         self._contained = Contained(
             self.run.config.cleanup_grace,
@@ -244,7 +240,7 @@ class ToolRun:
         self.batch.task_group.start_soon(task, name=f"agentrun {self.what}")
 
     async def execute(self) -> None:
-        """Run the tool. A task of the batch; never raises."""
+        """Run the tool. Never raises."""
         token = current_tool_run.set(self)
         try:
             if self.cancel_reason is not None:
@@ -375,6 +371,11 @@ class ToolRun:
             except BaseException as exc:  # noqa: BLE001 - a handler that raises wants the run to fail
                 self.fatal = exc
         self.end("failed", text)
+
+    def lose_task(self) -> None:
+        """The task that was to execute the call was cancelled natively before it could."""
+        self.end("cancelled", "Cancelled before it finished: its task was cancelled.")
+        self._task_over()
 
     def _task_over(self) -> None:
         self._tasks -= 1

@@ -11,6 +11,14 @@ TOOL = "agentrun.runtime.tool_run:ToolRun"
 
 FAULTS = [
     Fault(
+        "a call gets the cancellation of the one before it in the same task",
+        (Edit("agentrun.runtime.task_pool:PooledTask.work", "                cell.renew()", "                pass"),),
+        "one at a time",
+        ("interrupt_tool",),
+        9,
+        ("asyncio",),
+    ),
+    Fault(
         "there is no shield for the cleanup",
         (Edit(f"{CONTAINED}._raise_shield", "        shield.shield = True\n", "        shield.shield = False\n"),),
         "two tools",

@@ -253,7 +253,7 @@ SCENES: dict[str, Scene] = {
     "nested": Scene(nested_runs, ("interrupt", "interrupt_tool", "inject_now", "cancel")),
     "ends itself": Scene(a_run_that_ends_itself, ("interrupt", "interrupt_after_turn", "inject_next", "cancel")),
     "injections": Scene(injections_by_a_tool, ALL),
-    "one at a time": Scene(one_at_a_time, ("interrupt",), {"config": RunConfig(max_parallel_tools=1)}),
+    "one at a time": Scene(one_at_a_time, ("interrupt", "interrupt_tool"), {"config": RunConfig(max_parallel_tools=1)}),
     "timer": Scene(one_at_a_time, ("interrupt",), {"config": RunConfig(max_seconds=300.0)}),
     "slow watcher": Scene(
         a_talker,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from agentrun import Agent, RunConfig, RunContext, RunHooks, ToolError, ToolOutput, Trip, open_run, run, tool
 from agentrun.errors import AgentRunError, CallCancelled, ModelError
 from agentrun.events import Event
+from agentrun.sessions import MemorySession
 from agentrun.testing import Call, Say, ScriptedModel
 
 from .support import check_ended, watch
@@ -656,3 +658,128 @@ def asyncio_is_running() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+# Scopes that user code leaves open --------------------------------------------------------------------------------
+
+
+class LeftOpen:
+    """User code that enters a scope or a task group, as a client may do inside, and goes away without leaving it."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.started = anyio.Event()
+        self.child_ended = False
+        self.kept: list[Any] = []
+
+    async def enter(self) -> None:
+        if self.kind == "scope":
+            scope = anyio.CancelScope()
+            scope.__enter__()
+            self.kept.append(scope)
+            return
+        group = anyio.create_task_group()
+        await group.__aenter__()
+        self.kept.append(group)
+        if self.kind == "task group at work":
+            group.start_soon(self._child)
+            await self.started.wait()
+
+    async def _child(self) -> None:
+        self.started.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.child_ended = True
+
+
+KINDS = ["scope", "task group", "task group at work"]
+TOLD = "has entered a cancel scope or a task group .* left it open"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", ["alone", "beside others", "with a hook", "raising", "cancelled"])
+@pytest.mark.parametrize("waits", [True, False], ids=["waits", "does not wait"])
+async def test_a_tool_that_leaves_a_scope_open_fails_the_run_and_harms_no_other(
+    kind: str, place: str, waits: bool
+) -> None:
+    left = LeftOpen(kind)
+    siblings = Siblings()
+
+    async def bad(ctx: RunContext[Any]) -> str:
+        await left.enter()
+        if place == "raising":
+            raise ValueError("and it raises, too")
+        if place == "cancelled":
+            ctx.run.interrupt_tool(ctx.call_id)
+            await anyio.sleep_forever()
+        return "opened"
+
+    async def alone(ctx: RunContext[Any]) -> str:
+        return await bad(ctx)
+
+    options: dict[str, Any] = {"on_cancel": lambda: None} if place == "with a hook" else {}
+    only = place == "alone"
+    model = ScriptedModel([Call("alone", call_id="m") if only else three_calls(), Say("never")])
+    agent = Agent("a", tools=[alone] if only else siblings.tools(bad, **options), model=model)
+    with anyio.fail_after(10):
+        with pytest.raises(AgentRunError, match=rf"^tool \w+ \(m\) {TOLD}") as caught:
+            async with open_run(agent, "go", config=GRACE) as live:
+                if waits:
+                    await live.wait()
+                while live.result is None:  # the block may be cancelled here, as that of a task group is
+                    await anyio.lowlevel.checkpoint()
+    result = check_ended(live, model)
+    assert result.status == "failed"
+    assert result.error is caught.value
+    if not only:
+        assert sorted(siblings.cleaned) == ["left", "right"]
+    assert left.child_ended is (kind == "task group at work")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", ["hook", "stream", "guardrail", "cleanup", "session"])
+async def test_other_user_code_that_leaves_a_scope_open_fails_the_run(kind: str, place: str) -> None:
+    left = LeftOpen(kind)
+
+    async def work(ctx: RunContext[Any]) -> str:
+        if place == "cleanup":
+            ctx.on_cleanup(left.enter)
+        return "worked"
+
+    async def guard(items: Any) -> None:
+        if place == "guardrail":
+            await left.enter()
+
+    class Hooks(RunHooks):
+        async def on_model_end(self, ctx: Any, status: str) -> None:
+            if place == "hook":
+                await left.enter()
+
+    class Model(ScriptedModel):
+        def stream(self, request: Any) -> Any:
+            inner = super().stream(request)
+
+            @contextlib.asynccontextmanager
+            async def opened() -> Any:
+                async with inner as events:
+                    if place == "stream":
+                        await left.enter()
+                    yield events
+
+            return opened()
+
+    class Store(MemorySession):
+        async def append(self, items: Any) -> None:
+            await super().append(items)
+            if place == "session":
+                await left.enter()
+
+    model = Model([Call("work"), Say("done")])
+    agent = Agent("a", tools=[work], model=model, hooks=Hooks(), input_guardrails=[guard])
+    with anyio.fail_after(10):
+        with pytest.raises(AgentRunError, match=TOLD):
+            async with open_run(agent, "go", config=GRACE, session=Store()) as live:
+                await live.wait()
+    assert check_ended(live, model).status == "failed"
+    assert left.child_ended is (kind == "task group at work")

@@ -45,6 +45,7 @@ KINDS: Final = frozenset(
         "unknown tool",
         # Tools: how they are scheduled
         "parallel=False",
+        "calls in the tasks of an earlier turn",
         "max_parallel_tools",
         # Models
         "slow stream",

@@ -8,7 +8,9 @@ import anyio
 import anyio.lowlevel
 
 from agentrun import Agent, RunConfig, RunContext, RunResult, tool
+from agentrun.events import InputInjected, InterruptRequested
 from agentrun.testing import Say
+from agentrun.testing.laws import RunRecord
 
 from ..stage import Book, Play, call, outputs, scene, scripted
 
@@ -129,6 +131,31 @@ def one_tool_at_a_time(book: Book) -> Play:
 
     model = scripted([call("work", f"work{n}", name=f"{n}") for n in range(3)], Say("Done."))
     return Play(Agent("a", tools=[work], model=model), after)
+
+
+@scene(laws={7, 8, 11}, kinds={"calls in the tasks of an earlier turn"})
+def calls_side_by_side_in_every_turn(book: Book) -> Play:
+    tasks: set[int] = set()
+
+    @tool
+    async def work(seconds: float) -> str:
+        """Work."""
+        task = anyio.get_current_task().id
+        if task in tasks:
+            book.seen("calls in the tasks of an earlier turn")
+        tasks.add(task)
+        async with book.cleaned(f"work for {seconds:g}"):
+            await anyio.sleep(seconds)
+        return "worked"
+
+    def after(record: RunRecord, result: RunResult[Any]) -> None:
+        stopped = [event for event in record.events if isinstance(event, InterruptRequested | InputInjected)]
+        if not stopped and result.status == "completed":
+            ends = {output.status for output in outputs(result).values()}
+            book.expect(8, ends == {"completed"}, f"nobody was to be stopped: {ends}")
+
+    turns = [[call("work", f"{turn}{n}", seconds=0.1 * n) for n in (1, 2)] for turn in "ab"]
+    return Play(Agent("a", tools=[work], model=scripted(*turns, Say("Done."))), record=after)
 
 
 @scene(laws={2, 6}, kinds={"wait_interrupted", "progress"}, input="Go until you are told to stop.")
