@@ -1,0 +1,273 @@
+"""What a call of the model is given, and what is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from laws.support import watch
+
+from agentrun import Agent, AgentRunError, ModelSettings, RunConfig, RunContext, Usage, events, open_run, run
+from agentrun.core.model import ModelRequest, ResponseEnded
+from agentrun.errors import ModelError
+from agentrun.events import Event, TextDelta
+from agentrun.testing import Call, Fail, Hang, Say, ScriptedModel
+
+
+class Broken(Exception):
+    pass
+
+
+async def work() -> str:
+    return "worked"
+
+
+async def told(agent: Agent[Any, Any], **options: Any) -> tuple[Any, list[Event]]:
+    """The run of an agent, and what was told of it."""
+    seen: list[Event] = []
+    async with open_run(agent, "go", **options) as live:
+        await watch(live, seen)
+    return live, seen
+
+
+# The request ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_request_holds_what_the_agent_and_the_configuration_say() -> None:
+    @dataclass
+    class Answer:
+        text: str
+
+    model = ScriptedModel([Say('{"text": "hi"}')])
+    agent = Agent(
+        "a",
+        "Be brief.",
+        tools=[work],
+        model=model,
+        model_settings=ModelSettings(temperature=0.5, max_tokens=10),
+        output_type=Answer,
+    )
+    result = await run(agent, "go", config=RunConfig(model_settings=ModelSettings(max_tokens=20, seed=1)))
+    output: Any = result.output
+    assert output == Answer("hi")
+    [request] = model.requests
+    assert request.instructions == "Be brief."
+    assert [spec.name for spec in request.tools] == ["work"]
+    assert request.settings == ModelSettings(temperature=0.5, max_tokens=20, seed=1)
+    assert request.output_schema == agent.output_schema
+    assert agent.output_schema is not None
+
+
+@pytest.mark.parametrize("reset", [True, False])
+@pytest.mark.parametrize("choice", [None, "auto", "none", "required", "work"])
+async def test_a_choice_that_forces_a_call_stands_until_a_tool_was_called(choice: str | None, reset: bool) -> None:
+    settings = ModelSettings(tool_choice=choice, temperature=0.5)
+    model = ScriptedModel([Call("work"), Call("work"), Say("done")])
+    await run(Agent("a", tools=[work], model=model, model_settings=settings, reset_tool_choice=reset), "go")
+    later = None if reset and choice in ("required", "work") else choice
+    assert [request.settings.tool_choice for request in model.requests] == [choice, later, later]
+    assert {request.settings.temperature for request in model.requests} == {0.5}
+
+
+async def test_a_choice_that_forces_a_call_stands_while_no_tool_was_called() -> None:
+    model = ScriptedModel([Say("hm"), Say("done")])
+    agent = Agent("a", tools=[work], model=model, model_settings=ModelSettings(tool_choice="required"))
+    async with open_run(agent, "go") as live:
+        live.inject("and?", deliver="idle")
+        await live.wait()
+    assert [request.settings.tool_choice for request in model.requests] == ["required", "required"]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_the_input_filter_decides_what_is_sent(is_async: bool) -> None:
+    def brief(request: ModelRequest) -> ModelRequest:
+        return replace(request, instructions="Be brief.")
+
+    async def brief_async(request: ModelRequest) -> ModelRequest:
+        await anyio.lowlevel.checkpoint()
+        return brief(request)
+
+    model = ScriptedModel([Say("done")])
+    await run(Agent("a", model=model), "go", config=RunConfig(input_filter=brief_async if is_async else brief))
+    assert [request.instructions for request in model.requests] == ["Be brief."]
+
+
+async def test_an_input_filter_that_returns_no_request_fails_the_run_by_name() -> None:
+    config = RunConfig(input_filter=lambda request: "nonsense")  # type: ignore[arg-type, return-value]
+    with pytest.raises(TypeError, match=r"RunConfig\.input_filter must return a ModelRequest, not str"):
+        await run(Agent("a", model=ScriptedModel([Say("done")])), "go", config=config)
+
+
+async def test_instructions_may_be_none_at_all() -> None:
+    model = ScriptedModel([Say("done")])
+    await run(Agent("a", lambda ctx: None, model=model), "go")  # type: ignore[arg-type, return-value]
+    assert [request.instructions for request in model.requests] == [None]
+
+
+async def test_instructions_that_are_no_text_fail_the_run_by_name() -> None:
+    agent: Any = Agent("a", lambda ctx: 5, model=ScriptedModel([Say("done")]))  # type: ignore[arg-type, return-value]
+    with pytest.raises(TypeError, match="the instructions function of agent 'a' returned int"):
+        await run(agent, "go")
+
+
+async def test_instructions_that_let_a_foreign_cancellation_out_fail_the_run_by_name() -> None:
+    async def instructions(ctx: RunContext[Any]) -> str:
+        raise anyio.get_cancelled_exc_class().__new__(anyio.get_cancelled_exc_class())
+
+    with pytest.raises(AgentRunError, match="preparing the call of agent 'a' let a cancellation out"):
+        await run(Agent("a", instructions, model=ScriptedModel([Say("done")])), "go")
+
+
+@pytest.mark.parametrize("how", ["cuts in", "interrupts", "keeps the interrupt to itself"])
+async def test_no_call_is_made_with_instructions_that_were_cut(how: str) -> None:
+    model = ScriptedModel([Say("done")])
+
+    async def instructions(ctx: RunContext[Any]) -> str:
+        if how == "cuts in":
+            ctx.run.inject("now", deliver="now")
+            await anyio.lowlevel.checkpoint()
+            return "Be brief."
+        ctx.run.interrupt("stop")
+        try:
+            await anyio.sleep_forever()
+        except BaseException:
+            if how == "interrupts":
+                raise
+        return "Be brief."
+
+    async with open_run(Agent("a", instructions, model=model), "go") as live:
+        result = await live.wait()
+    if how == "cuts in":
+        assert [len(request.items) for request in model.requests] == [2]
+        assert result.output == "done"
+    else:
+        assert model.requests == []
+        assert result.status == "interrupted"
+        swallowed = ["run preparing a"] if how == "keeps the interrupt to itself" else []
+        assert result.teardown.swallowed_cancellations == swallowed
+
+
+# What is told -----------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_told_of_a_call_says_which_turn_it_was_who_was_called_and_how_it_ended() -> None:
+    model = ScriptedModel([Call("work", call_id="c"), Say("done")], name="oracle")
+    seen: list[Event] = []
+    async with open_run(Agent("a", tools=[work], model=model), "go") as live:
+        injection = live.inject("and?", deliver="next")
+        await watch(live, seen)
+    kinds = (
+        events.RunStarted,
+        events.TurnStarted,
+        events.InputDelivered,
+        events.ModelCallStarted,
+        events.ModelCallEnded,
+    )
+    assert [event for event in seen if isinstance(event, kinds)] == [
+        events.RunStarted(live.id, "a"),
+        events.TurnStarted(1, "a"),
+        events.InputDelivered(injection.id, 1),
+        events.ModelCallStarted(1, "oracle"),
+        events.ModelCallEnded(1, "completed", Usage(output_tokens=1), "tool_calls"),
+        events.TurnStarted(2, "a"),
+        events.ModelCallStarted(2, "oracle"),
+        events.ModelCallEnded(2, "completed", Usage(output_tokens=1), "stop"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("part", "status", "error"),
+    [(Fail(Broken()), "failed", Broken), (Hang(), "interrupted", None)],
+    ids=["failed", "interrupted"],
+)
+async def test_the_end_of_a_call_that_did_not_complete_says_so(part: Any, status: Any, error: Any) -> None:
+    seen: list[Event] = []
+
+    async def stop(live: Any) -> None:
+        async for event in live.events():
+            if isinstance(event, TextDelta) and error is None:
+                live.interrupt("stop")
+
+    model = ScriptedModel([[Say("hm"), part]])
+    async with anyio.create_task_group() as group:
+        try:
+            async with open_run(Agent("a", model=model), "go") as live:
+                group.start_soon(stop, live)
+                await watch(live, seen)
+        except Broken:
+            assert error is Broken
+    [ended] = [event for event in seen if isinstance(event, events.ModelCallEnded)]
+    assert ended == events.ModelCallEnded(1, status, None, None)
+
+
+async def test_a_foreign_cancellation_in_the_stream_is_a_call_that_failed() -> None:
+    class Foreign:
+        @asynccontextmanager
+        async def stream(self, request: ModelRequest) -> AsyncGenerator[AsyncIterator[Any]]:
+            raise anyio.get_cancelled_exc_class().__new__(anyio.get_cancelled_exc_class())
+            yield
+
+    seen: list[Event] = []
+    with pytest.raises(ModelError, match="^the model's stream let a cancellation out that agentrun did not ask for$"):
+        async with open_run(Agent("a", model=Foreign()), "go") as live:
+            await watch(live, seen)
+    assert [event.status for event in seen if isinstance(event, events.ModelCallEnded)] == ["failed"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "name"),
+    [
+        ({"name": "one", "model": "two"}, "one"),
+        ({"name": "", "model": "two"}, "two"),
+        ({"name": 5, "model": "two"}, "two"),
+        ({"model": "two"}, "two"),
+        ({"name": 5, "model": 5}, "Plain"),
+        ({}, "Plain"),
+    ],
+)
+async def test_a_model_is_called_what_it_calls_itself_or_by_its_class(attributes: dict[str, Any], name: str) -> None:
+    class Plain:
+        def __init__(self) -> None:
+            self.__dict__.update(attributes)
+
+        @asynccontextmanager
+        async def stream(self, request: ModelRequest) -> AsyncGenerator[AsyncIterator[Any]]:
+            yield ScriptedModel([Say("hi")])._play([Say("hi")])
+
+    _, seen = await told(Agent("a", model=Plain()))
+    assert [event.model for event in seen if isinstance(event, events.ModelCallStarted)] == [name]
+
+
+async def test_a_stream_that_never_waits_does_not_keep_the_event_loop_to_itself() -> None:
+    steps = 0
+    at: list[int] = []
+
+    class Quick:
+        @asynccontextmanager
+        async def stream(self, request: ModelRequest) -> AsyncGenerator[AsyncIterator[Any]]:
+            async def play() -> AsyncGenerator[Any]:
+                for _ in range(400):
+                    yield TextDelta("x")
+                    at.append(steps)
+                yield ResponseEnded()
+
+            yield play()
+
+    async def count() -> None:
+        nonlocal steps
+        while True:
+            await anyio.lowlevel.checkpoint()
+            steps += 1
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(count)
+        result = await run(Agent("a", model=Quick()), "go")
+        group.cancel_scope.cancel()
+    assert result.output == "x" * 400
+    assert at[99] < at[199] < at[299] < at[399]
+    assert len(set(at)) < 10  # and it does not wait at each delta
