@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 from agentrun.core.errors import UserError
 from agentrun.core.limits import Limits
-from agentrun.core.model import Model, ModelRequest, ModelSettings
+from agentrun.core.model import Model, ModelRequest, ModelSettings, is_model
 
 __all__ = ["RunConfig"]
 
@@ -59,7 +59,7 @@ class RunConfig:
                 _check_seconds(name, seconds, least="more than 0")
         _check_seconds("guardrail_timeout", self.guardrail_timeout, least="more than 0")
         _check_seconds("cleanup_grace", self.cleanup_grace, least="0 or more")
-        if self.model is not None and not isinstance(cast("object", self.model), (str, Model)):
+        if self.model is not None and not isinstance(self.model, str) and not is_model(self.model):
             raise UserError(
                 "RunConfig.model must be a string such as 'openai:gpt-5.1-mini', or a model object (with a stream() "
                 f"method), not {type(self.model).__name__}"

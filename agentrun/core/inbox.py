@@ -102,6 +102,8 @@ class Inbox:
         Args:
             finishing: The run has nothing left to do, so ``"idle"`` entries are due if no others are.
         """
+        if not self._pending:
+            return []  # nearly always, and this is asked several times a turn
         due = [entry for entry in self._pending if entry.deliver != "idle"]
         if not due and finishing:
             return list(self._pending)

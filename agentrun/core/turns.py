@@ -33,28 +33,31 @@ from agentrun.core.usage import Usage
 __all__ = ["Action", "CallModel", "CheckOutput", "Effect", "Finish", "RunTools", "TurnMachine"]
 
 
-@dataclass(frozen=True, slots=True)
+# Never changed once made, like events; frozen ones take three times as long to make.
+
+
+@dataclass(slots=True)
 class CallModel:
     """Start a new turn: call the model with the transcript and what the inbox holds."""
 
     turn: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunTools:
     """Run these calls, and report each one's output."""
 
     calls: tuple[ToolCall, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CheckOutput:
     """The model's answer is final unless an output guardrail objects."""
 
     message: AssistantMessage
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Finish:
     """The run is over; tear down what is left and report."""
 

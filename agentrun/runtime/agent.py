@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeAlias, cast
 from typing_extensions import TypeVar
 
 from agentrun.core.errors import UserError
-from agentrun.core.model import Model, ModelSettings, OutputSchema, ToolSpec
+from agentrun.core.model import Model, ModelSettings, OutputSchema, ToolSpec, is_model
 from agentrun.runtime.guardrails import InputGuardrail, OutputGuardrail, as_input_guardrail, as_output_guardrail
 from agentrun.runtime.hooks import RunHooks
 from agentrun.tools.context import RunContext
@@ -93,6 +93,7 @@ class Agent(Generic[DepsT, OutputT]):
     handoff_map: Mapping[str, Handoff] = field(init=False, repr=False)
     handoff_specs: tuple[ToolSpec, ...] = field(init=False, repr=False)
     _tool_specs: tuple[ToolSpec, ...] | None = field(init=False, repr=False)
+    tools_always_enabled: bool = field(init=False, repr=False)
     output_schema: OutputSchema | None = field(init=False, repr=False)
     _output_adapter: Any = field(init=False, repr=False)
 
@@ -108,7 +109,7 @@ class Agent(Generic[DepsT, OutputT]):
             value: object = getattr(self, attribute)
             if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
                 raise UserError(f"{where}: {attribute} must be a list, not {type(value).__name__}")
-        if self.model is not None and not isinstance(cast("object", self.model), (str, Model)):
+        if self.model is not None and not isinstance(self.model, str) and not is_model(self.model):
             raise UserError(
                 f"{where}: model must be a string such as 'openai:gpt-5.1-mini', or a model object (with a stream() "
                 f"method), not {type(self.model).__name__}"
@@ -132,6 +133,7 @@ class Agent(Generic[DepsT, OutputT]):
             raise UserError(f"{where}: {min(both)!r} is both a tool and a handoff; rename one of them")
         self.handoff_specs = tuple(ToolSpec(h.tool_name, h.description, _NO_PARAMETERS) for h in handoffs)
         self._tool_specs = None
+        self.tools_always_enabled = all(tool.is_enabled is True for tool in tools)
         self.input_guardrails = tuple(as_input_guardrail(g) for g in self.input_guardrails)
         self.output_guardrails = tuple(as_output_guardrail(g) for g in self.output_guardrails)
         self._output_adapter = None

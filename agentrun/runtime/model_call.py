@@ -164,6 +164,8 @@ def model_name(model: Model) -> str:
 
 
 def _has_blocking(agent: Agent[Any, Any]) -> bool:
+    if not agent.input_guardrails:
+        return False
     return any(g.blocking for g in cast("Sequence[InputGuardrail]", agent.input_guardrails))
 
 
@@ -187,7 +189,7 @@ async def _pass_blocking_guardrails(run: Run, first_input: tuple[Item, ...]) -> 
 
 
 def _is_plain(agent: Agent[Any, Any]) -> bool:
-    return not callable(agent.instructions) and all(tool.is_enabled is True for tool in agent.tool_map.values())
+    return agent.tools_always_enabled and not callable(agent.instructions)
 
 
 def _plain(run: Run, agent: Agent[Any, Any]) -> tuple[str | None, Sequence[ToolSpec]]:

@@ -160,7 +160,7 @@ def run_sync(
 
 def _in_event_loop() -> bool:
     try:
-        anyio.get_current_task()
+        anyio.get_cancelled_exc_class()  # the cheapest question that needs a loop
     except anyio.NoEventLoopError:
         return False
     return True

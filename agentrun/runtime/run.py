@@ -393,7 +393,8 @@ class Run:
 
     def note(self, outcome: Outcome[Any], what: str) -> None:
         """Keep what the teardown report has to say about a piece of user code."""
-        self._note_left_open(outcome, what)
+        if outcome.left_open:
+            self._note_left_open(what)
         if outcome.grace_expired:
             self.report.expired_graces.append(what)
         if outcome.swallowed:
@@ -418,7 +419,8 @@ class Run:
 
     def note_bounded(self, outcome: Outcome[Any], what: str) -> None:
         """The same for cleanup code that ran under `bounded`."""
-        self._note_left_open(outcome, what)
+        if outcome.left_open:
+            self._note_left_open(what)
         if outcome.error is not None:
             self.cleanup_error(outcome.error, what)
         if outcome.ending == "cancelled":
@@ -426,8 +428,8 @@ class Run:
         elif outcome.ending == "foreign_cancellation":
             self.cleanup_error(self.foreign_cancellation(what), what)
 
-    def _note_left_open(self, outcome: Outcome[Any], what: str) -> None:
-        if outcome.left_open and self.left_open is None:
+    def _note_left_open(self, what: str) -> None:
+        if self.left_open is None:
             # The task that it ran in cannot leave its own scopes any more, and breaks the run's group at its end.
             self.left_open = AgentRunError(
                 f"{what} has entered a cancel scope or a task group (a client may have one inside) and left it open. "

@@ -151,9 +151,10 @@ class ToolBatch:
         return all(tool.told for tool in self.calls)
 
     def _collect_fatal(self) -> None:
-        fatal = [tool.fatal for tool in self.calls if tool.ended and tool.fatal is not None]
+        fatal: list[BaseException] = []
         for tool in self.calls:
-            if tool.ended:
+            if tool.fatal is not None and tool.ended:
+                fatal.append(tool.fatal)
                 tool.fatal = None
         if len(fatal) == 1:
             self._run.fail(fatal[0])
@@ -230,8 +231,10 @@ class ToolBatch:
 
     def _end_for_approval(self) -> None:
         """Nobody can approve: once only approvals are left, the run ends, to be resumed."""
+        if not self._run.end_on_approval:
+            return
         waiting = [tool for tool in self.calls if not tool.ended]
-        if waiting and self._run.end_on_approval and all(tool.phase == "waiting for approval" for tool in waiting):
+        if waiting and all(tool.phase == "waiting for approval" for tool in waiting):
             self._run.interrupt("approval required", "immediate", None)
 
     def _hand_over(self, tool: ToolRun) -> None:
