@@ -137,6 +137,7 @@ class Contained(Generic[_T]):
     """
 
     __slots__ = (
+        "_armed",
         "_cancel_called",
         "_cancelled_class",
         "_coro",
@@ -175,6 +176,7 @@ class Contained(Generic[_T]):
         self._grace_scope = anyio.CancelScope()
         if timeout is not None:
             self._scope.deadline = anyio.current_time() + timeout
+        self._armed = timeout is not None  # it may be cancelled from now on: somebody asked for it, or time may be up
         self.delivered: bool = False
         self._over = self._cancel_called = False
         self._grace = grace
@@ -186,16 +188,19 @@ class Contained(Generic[_T]):
     def cancel(self) -> None:
         """Cancel the code. Does nothing once it is over."""
         if not self._over:
+            self._armed = True
             self._scope.cancel()
 
     def set_deadline(self, seconds: float) -> None:
         """Cancel the code in so many seconds from now; replaces the deadline it had. Does nothing once it is over."""
         if not self._over:
+            self._armed = True
             self._scope.deadline = anyio.current_time() + seconds
 
     def hasten(self, seconds: float) -> None:
         """The same, unless it has an earlier deadline."""
         if not self._over:
+            self._armed = True
             self._scope.deadline = min(self._scope.deadline, anyio.current_time() + seconds)
 
     @property
@@ -301,9 +306,15 @@ class Contained(Generic[_T]):
 
     def send(self, value: Any) -> Any:
         """Resume the coroutine. trio hands a cancellation in as a value: an ``outcome.Error``."""
-        if value is None:  # asyncio, which throws every cancellation: without one there is nothing to look for
+        if not self._armed or (value is None and not self._thrown):
+            # Nobody wants to cancel it; or asyncio, which throws every cancellation, has thrown none.
+            try:
+                return self._coro.send(value)
+            finally:
+                del value  # the traceback of what it carries may hold this frame: see `run`
+        if value is None:
             request = self._coro.send(None)
-            return self._look(request) if self._thrown and not self._settled else request
+            return request if self._settled else self._look(request)
         if isinstance(getattr(value, "error", None), self._cancelled_class):
             self._notice()
         elif not self.delivered and self._scope.cancel_called:
@@ -313,7 +324,7 @@ class Contained(Generic[_T]):
         try:
             request = self._coro.send(value)
         finally:
-            del value  # the traceback of what it carries may hold this frame: see `run`
+            del value  # as above
         return self._rest(request) if self._settled else self._look(request)
 
     def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
