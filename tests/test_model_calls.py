@@ -269,5 +269,5 @@ async def test_a_stream_that_never_waits_does_not_keep_the_event_loop_to_itself(
         result = await run(Agent("a", model=Quick()), "go")
         group.cancel_scope.cancel()
     assert result.output == "x" * 400
-    assert at[99] < at[199] < at[299] < at[399]
-    assert len(set(at)) < 10  # and it does not wait at each delta
+    assert at[0] < at[199] < at[399]
+    assert len(set(at)) < 20  # and it does not wait at each delta

@@ -146,6 +146,30 @@ async def test_the_time_of_a_tool_does_not_hold_for_the_model_call_after_it() ->
     assert deadlines == [math.inf] * 3
 
 
+@pytest.mark.parametrize("beside", [False, True])
+async def test_the_cleanup_of_a_call_whose_time_is_up_can_ask_whether_it_is_cancelled(beside: bool) -> None:
+    told: list[str] = []
+
+    async def slow(ctx: RunContext[Any]) -> str:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            try:
+                ctx.check_cancelled()
+            except CallCancelled as exc:
+                told.append(str(exc))
+        return "never"
+
+    async def other() -> str:
+        return "other"
+
+    calls = [Call("slow", call_id="c"), *([Call("other")] if beside else [])]
+    model = ScriptedModel([calls, Say("done")])
+    result = await run(Agent("a", tools=[tool(slow, timeout=0.01), other], model=model), "go")
+    assert outputs(result.items)["c"].status == "timed_out"
+    assert told == ["the call timed out"]
+
+
 async def test_the_cleanup_of_a_cancelled_call_can_ask_why() -> None:
     started = anyio.Event()
     told: list[str | None] = []
@@ -393,6 +417,26 @@ async def test_what_cannot_be_told_to_the_model_is_an_error_that_follows_the_pol
         assert output.status == "failed"
         assert output.text.startswith("Error: ToolError: the tool returned an object")
         assert result.status == "completed"
+
+
+async def test_the_error_of_a_foreign_cancellation_names_the_tool_and_the_call() -> None:
+    async def foreign() -> str:
+        raise anyio.get_cancelled_exc_class().__new__(anyio.get_cancelled_exc_class())
+
+    with pytest.raises(ToolError, match="let a cancellation out") as caught:
+        await call(tool(foreign, on_error="raise"))
+    assert (caught.value.tool_name, caught.value.call_id) == ("foreign", "c")
+
+
+async def test_arguments_that_do_not_fit_are_told_to_the_model() -> None:
+    async def add(n: int) -> int:
+        raise AssertionError("it must not run")
+
+    output, result = await call(add, n="many")
+    assert output.status == "failed"
+    assert output.text.startswith("Error: ")
+    assert "n" in output.text
+    assert result.status == "completed"
 
 
 async def test_a_call_that_is_called_off_while_its_error_is_handled_takes_nothing_with_it() -> None:
