@@ -126,7 +126,9 @@ async def test_a_function_that_does_not_decide_in_time_permits_nothing(swallow: 
     agent = Agent("a", tools=[till.pay(needs_approval=needs, timeout=0.05)], model=model)
     result = await run(agent, "go", config=RunConfig(cleanup_grace=0.2))
     assert till.paid == []
-    assert outputs(result.items)["p1"][0] == "failed"
+    assert outputs(result.items) == {
+        "p1": ("failed", "Error: ToolError: the approval check of tool pay (p1) did not finish")
+    }
 
 
 async def test_a_call_that_is_cancelled_while_it_is_checked_has_not_started_and_only_the_check_is_told() -> None:
@@ -289,6 +291,28 @@ async def test_run_ends_for_approval_and_a_new_run_goes_on_from_there(json: bool
     # Nothing is there twice, and the model was called once, with all of it.
     assert len(result.history) == 1 + 1 + 3 + 3 + 1
     assert model.requests[0].items == result.history[:-1]
+
+
+async def test_a_run_that_is_resumed_in_a_later_turn_keeps_what_came_before_as_it_was() -> None:
+    till = Till()
+
+    async def look() -> str:
+        return "looked"
+
+    model = ScriptedModel(
+        [[Say("Looking."), Call("look", call_id="l")], [Say("Paying."), Call("pay", {"amount": 1}, call_id="p1")]]
+    )
+    tools = [look, till.pay(needs_approval=True)]
+    left = await run(Agent("a", tools=tools, model=model), "go")
+    assert [call.call_id for call in left.pending_approvals] == ["p1"]
+    model = ScriptedModel([Say("paid one")])
+    async with anyio.create_task_group() as group:
+        async with open_run(Agent("a", tools=tools, model=model), resume_from=left) as live:
+            group.start_soon(decide, live, {"p1": True})
+            result = await live.wait()
+    assert result.history[:6] == left.history[:6]
+    assert result.history[6] == ToolOutput("p1", "paid 1")
+    assert [getattr(item, "text", "") for item in result.history[7:]] == ["paid one"]
 
 
 async def test_a_run_resumed_where_nobody_can_approve_ends_for_approval_again() -> None:

@@ -179,6 +179,7 @@ SNAPSHOT = RunSnapshot("r", "completed", "a", (UserMessage("hi"), AssistantMessa
         ({"hooks": 5}, "hooks must be a RunHooks or a list of them, not int"),
         ({"hooks": ["x"]}, "hooks must be RunHooks, not str"),
         ({"agent": Agent("a")}, "agent 'a' has no model"),
+        ({"agent": Agent("a")}, "such as 'openai:gpt-5.1-mini', 'local', or a model object"),
         ({"agent": Agent("a", model="openai")}, "openai"),
         ({"agent": Agent("a", model="")}, "model"),
         ({"agent": Agent("a", model="nobody:gpt-1")}, "nobody"),
@@ -313,7 +314,10 @@ async def test_a_snapshot_whose_history_was_broken_by_hand_is_refused_when_resum
     snapshot = RunSnapshot("r", "interrupted", "a", tuple(UNPAIRED))
     with pytest.raises(UserError, match="'c1'"):
         open_run(agent(), "go on", resume_from=snapshot)
+    snapshot.pending_approvals = (ToolCall("c1", "no_tool", "{}"),)
+    with pytest.raises(UserError, match=r"^resume_from\.history\[1\] is a tool call \('c1'\)"):
+        open_run(agent(), resume_from=snapshot)
     waiting = (ToolCall("c1", "no_tool", "{}"),)
     snapshot = RunSnapshot("r", "interrupted", "a", (UserMessage("hi"),), pending_approvals=waiting)
-    with pytest.raises(UserError, match="not those of the last response"):
+    with pytest.raises(UserError, match="^resume_from: the tool calls that wait for approval are not those of the"):
         open_run(agent(), resume_from=snapshot)

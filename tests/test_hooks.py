@@ -192,10 +192,14 @@ async def test_a_slow_hook_slows_the_run_and_a_hanging_end_hook_is_cut_and_repor
         async def on_tool_end(self, ctx: Any, call: Any, output: Any) -> None:
             await anyio.sleep_forever()
 
+        async def on_model_end(self, ctx: Any, status: str) -> None:
+            if status == "completed" and ctx.run.state().turn == 2:
+                await anyio.sleep_forever()
+
     model = ScriptedModel([Call("work", call_id="c"), Say("done")])
     result = await run(Agent("a", tools=[work], model=model, hooks=Stuck()), "go", config=RunConfig(cleanup_grace=0.03))
     assert result.output == "done"
-    assert result.teardown.expired_graces == ["hook of tool work (c)", "hook on_run_end"]
+    assert result.teardown.expired_graces == ["hook of tool work (c)", "hook on_model_end", "hook on_run_end"]
 
 
 async def test_a_hanging_start_hook_is_cancelled_with_the_run_and_cleans_up() -> None:

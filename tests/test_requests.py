@@ -11,9 +11,11 @@ from laws.support import check_ended, watch
 
 from agentrun import Agent, RunContext, RunHooks, ToolOutput, UserMessage, events, open_run, run, run_sync, tool
 from agentrun.core.config import RunConfig
+from agentrun.errors import ToolCallLimitExceeded
 from agentrun.events import Event
 from agentrun.sessions import MemorySession
 from agentrun.testing import Call, Hang, Say, ScriptedModel
+from agentrun.testing.sweeping.virtual_time import run_virtual
 
 
 class Broken(Exception):
@@ -141,6 +143,63 @@ async def test_an_error_of_several_lines_is_told_by_its_first() -> None:
     assert outputs(result.items)["c"].output == "Error: Broken: out of paper"
 
 
+# How long the teardown took ---------------------------------------------------------------------------------------
+
+
+async def test_a_run_that_was_cut_by_new_input_and_completed_had_no_teardown() -> None:
+    waiting = Waiting()
+    model = ScriptedModel([Call("wait"), Say("done")])
+    async with open_run(Agent("a", tools=[waiting.wait], model=model), "go") as live:
+        await waiting.started.wait()
+        live.inject("else", deliver="now")
+        result = await live.wait()
+    assert result.status == "completed"
+    assert result.teardown.seconds == 0
+
+
+async def test_a_limit_that_is_passed_starts_the_teardown() -> None:
+    model = ScriptedModel([[Call("wait"), Call("wait")]])
+    agent = Agent("a", tools=[Waiting().wait], model=model)
+    with pytest.raises(ToolCallLimitExceeded):
+        async with open_run(agent, "go", config=RunConfig(max_tool_calls=1)) as live:
+            await live.wait()
+    assert live.result is not None
+    assert live.result.teardown.seconds > 0
+
+
+@pytest.mark.parametrize("first", ["interrupt", "cancel"])
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_the_teardown_begins_with_the_first_reason_to_stop(backend: Any, first: str) -> None:
+    async def main() -> None:
+        started = anyio.Event()
+
+        async def slow() -> str:
+            started.set()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                await anyio.sleep(1)
+                stop("interrupt" if first == "cancel" else "cancel")
+                await anyio.sleep(2)
+            return "never"
+
+        def stop(how: str) -> None:
+            if how == "cancel":
+                scope.cancel()
+            else:
+                live.interrupt("stop")
+
+        with anyio.CancelScope() as scope:
+            async with open_run(Agent("a", tools=[slow], model=ScriptedModel([Call("slow")])), "go") as live:
+                await started.wait()
+                stop(first)
+                await live.wait()
+        assert live.result is not None
+        assert live.result.teardown.seconds == 3
+
+    run_virtual(main, backend=backend)
+
+
 # run_sync, and runs beside each other -----------------------------------------------------------------------------
 
 
@@ -151,8 +210,7 @@ class Noting(RunHooks):
     async def on_run_start(self, ctx: RunContext[Any]) -> None:
         import sniffio
 
-        self.noted.append(sniffio.current_async_library())
-        assert (ctx.call_id, ctx.tool_name) == ("", "")
+        self.noted += [sniffio.current_async_library(), ctx.call_id, ctx.tool_name]
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -180,7 +238,7 @@ def test_run_sync_passes_on_all_that_it_is_given(backend: Any) -> None:
     assert result.output == "two"
     assert [request.instructions for request in model.requests] == ["Be brief."]
     assert tuple(session.items) == result.history
-    assert hooks.noted == [backend]
+    assert hooks.noted == [backend, "", ""]
     again = run_sync(Agent("a", model=ScriptedModel([Say("two")])), "on", resume_from=stopped, backend=backend)
     assert [getattr(item, "text", "") for item in again.history] == ["go", "one", "on", "two"]
 
