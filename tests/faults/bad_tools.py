@@ -102,14 +102,18 @@ async def swallows() -> str:
     return "went on"
 
 
-@tool
+def told() -> None:
+    """An ``on_cancel``: tools with one have tasks of their own, in a task group that they could take down."""
+
+
+@tool(on_cancel=told)
 async def lets_out() -> str:
     """Let a cancellation out that nobody asked for, as code around a cancelled future does."""
     await anyio.sleep(0.2)
     raise anyio.get_cancelled_exc_class()
 
 
-@tool
+@tool(on_cancel=told)
 async def cancels_itself() -> str:
     """Call ``Task.cancel()`` on its own task, which concerns nobody else."""
     await anyio.sleep(0.2)

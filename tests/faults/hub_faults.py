@@ -29,8 +29,8 @@ FAULTS = [
         (
             Edit(
                 f"{DRIVER}:drive",
-                "        _tell_ending(run)",
-                "        await run.hub.wait_for_watchers()\n        _tell_ending(run)",
+                "    run.cell.leave()\n",
+                "    await run.hub.wait_for_watchers()\n    run.cell.leave()\n",
             ),
         ),
         "slow watcher",

@@ -98,9 +98,9 @@ FAULTS = [
             ),
             Edit(
                 f"{OPENING}.__aexit__",
-                "if exc is None or not is_scoped_cancellation(caught):",
-                "if isinstance(caught, BaseExceptionGroup):\n                raise\n"
-                "            if exc is None or not is_scoped_cancellation(caught):",
+                "            if not expected and",
+                "            if isinstance(caught, BaseExceptionGroup):\n                raise\n"
+                "            if not expected and",
             ),
         ),
         "fatal",

@@ -211,12 +211,14 @@ def an_approval_check_that_breaks() -> Agent[Any, Any]:
 
 def foreign_cancellation() -> Agent[Any, Any]:
     begin()
-    return Agent("a", tools=[lets_out, slow], model=spare([Call("lets_out"), Call("slow")], Say("Done.")))
+    return Agent("a", tools=[lets_out, careful], model=spare([Call("lets_out"), Call("careful")], Say("Done.")))
 
 
 def a_native_cancellation() -> Agent[Any, Any]:
     begin()
-    return Agent("a", tools=[cancels_itself, slow], model=spare([Call("cancels_itself"), Call("slow")], Say("Done.")))
+    return Agent(
+        "a", tools=[cancels_itself, careful], model=spare([Call("cancels_itself"), Call("careful")], Say("Done."))
+    )
 
 
 ALL = ("interrupt", "interrupt_after_turn", "interrupt_tool", "inject_next", "inject_now", "inject_idle", "cancel")
