@@ -1,0 +1,200 @@
+"""What suspended code is doing, asked of the coroutine itself; played by hand, without an event loop."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from typing import Any
+
+import pytest
+
+from agentrun.runtime.suspension import Suspension
+
+
+class Cancelled(BaseException):
+    pass
+
+
+@types.coroutine
+def pause() -> Generator[None]:
+    yield
+
+
+async def clean_up_after(error: BaseException) -> None:
+    try:
+        raise error
+    finally:
+        await pause()
+
+
+async def clean_up_caught(error: BaseException) -> None:
+    try:
+        raise error
+    except BaseException:
+        await pause()
+
+
+class Leaving:
+    """Its ``__aexit__`` waits."""
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *exc: object) -> None:
+        await pause()
+
+
+async def leave_after(error: BaseException) -> None:
+    async with Leaving():
+        raise error
+
+
+async def directly(code: Coroutine[Any, Any, None]) -> None:
+    await code
+
+
+class Awaitable:
+    def __init__(self, code: Coroutine[Any, Any, None]) -> None:
+        self._code = code
+
+    def __await__(self) -> Any:
+        return self._code.__await__()
+
+
+class AwaitableGenerator(Awaitable):
+    def __await__(self) -> Any:
+        yield from self._code.__await__()
+
+
+async def through_an_object(code: Coroutine[Any, Any, None]) -> None:
+    await Awaitable(code)
+
+
+async def through_a_generator(code: Coroutine[Any, Any, None]) -> None:
+    await AwaitableGenerator(code)
+
+
+async def _once(code: Coroutine[Any, Any, None]) -> AsyncGenerator[int]:
+    await code
+    yield 1
+
+
+async def through_an_async_generator(code: Coroutine[Any, Any, None]) -> None:
+    async for _ in _once(code):
+        pass
+
+
+async def through_a_step_of_an_async_generator(code: Coroutine[Any, Any, None]) -> None:
+    await directly(_once(code).asend(None))  # type: ignore[arg-type]
+
+
+WAYS = [
+    directly,
+    through_an_object,
+    through_a_generator,
+    through_an_async_generator,
+    through_a_step_of_an_async_generator,
+]
+
+Code = Callable[[BaseException], Coroutine[Any, Any, None]]
+
+
+def looked_at(code: Coroutine[Any, Any, None]) -> Suspension:
+    """A look at the code when it has come to its first wait."""
+    code.send(None)
+    suspension = Suspension(code)
+    # What it found is what counts; the code is of no use any more.
+    try:
+        code.throw(GeneratorExit)
+    except BaseException:
+        pass
+    return suspension
+
+
+def handles(code: Coroutine[Any, Any, None]) -> bool:
+    code.send(None)
+    try:
+        return Suspension(code).handles(Cancelled)
+    finally:
+        try:
+            code.throw(GeneratorExit)
+        except BaseException:
+            pass
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("code", [clean_up_after, clean_up_caught, leave_after])
+def test_cleanup_is_seen_to_come_from_a_cancellation_however_deep_it_is(way: Any, code: Code) -> None:
+    assert handles(way(code(Cancelled())))
+    assert handles(way(code(BaseExceptionGroup("both", [ValueError(), Cancelled()]))))
+    assert handles(way(way(code(Cancelled()))))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("code", [clean_up_after, clean_up_caught, leave_after])
+def test_cleanup_that_another_error_led_to_is_none_of_a_cancellation(way: Any, code: Code) -> None:
+    assert not handles(way(code(ValueError())))
+    assert not handles(way(code(BaseExceptionGroup("both", [ValueError(), KeyError()]))))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_code_that_waits_in_its_body_does_not_know_of_a_cancellation(way: Any) -> None:
+    async def body() -> None:
+        await pause()
+
+    async def after() -> None:
+        try:
+            raise Cancelled
+        except BaseException:
+            pass
+        await pause()
+
+    assert not handles(way(body()))
+    assert not handles(way(after()))
+
+
+async def checkpoint_if_cancelled() -> None:
+    await pause()
+
+
+async def checkpoint() -> None:
+    await cancel_shielded_checkpoint()
+
+
+async def cancel_shielded_checkpoint() -> None:
+    await pause()
+
+
+async def _nested_child_finished(deeper: int) -> None:
+    await wait(deeper)
+
+
+async def wait(deeper: int) -> None:
+    if deeper:
+        await wait(deeper - 1)
+    else:
+        await pause()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_code_that_asks_for_its_cancellation_is_recognized(way: Any) -> None:
+    assert looked_at(way(checkpoint_if_cancelled())).asks_for_cancellation
+    assert not looked_at(way(checkpoint())).asks_for_cancellation
+    assert not looked_at(way(wait(0))).asks_for_cancellation
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_end_of_a_nursery_is_recognized_where_nothing_but_the_wait_is_deeper(way: Any) -> None:
+    for deeper in range(2):  # itself, so many calls more, and the wait at the bottom: at most four
+        assert looked_at(way(_nested_child_finished(deeper))).at_nursery_exit, deeper
+    assert not looked_at(way(_nested_child_finished(2))).at_nursery_exit
+    assert not looked_at(way(wait(1))).at_nursery_exit
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_first_half_of_a_checkpoint_of_trios_is_recognized(way: Any) -> None:
+    pytest.importorskip("trio")
+    assert looked_at(way(checkpoint())).at_trio_checkpoint
+    assert not looked_at(way(cancel_shielded_checkpoint())).at_trio_checkpoint
+    assert not looked_at(way(checkpoint_if_cancelled())).at_trio_checkpoint
+    assert not looked_at(way(wait(3))).at_trio_checkpoint
