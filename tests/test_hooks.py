@@ -202,6 +202,24 @@ async def test_a_slow_hook_slows_the_run_and_a_hanging_end_hook_is_cut_and_repor
     assert result.teardown.expired_graces == ["hook of tool work (c)", "hook on_model_end", "hook on_run_end"]
 
 
+async def test_an_end_hook_that_is_cut_has_no_more_time_for_its_cleanup() -> None:
+    reached: list[str] = []
+
+    class Stuck(RunHooks):
+        async def on_run_end(self, ctx: Any, result: Any) -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                reached.append("cleanup")
+                await anyio.sleep(0.5)
+                reached.append("end of the cleanup")
+
+    agent = Agent("a", model=ScriptedModel([Say("done")]), hooks=Stuck())
+    result = await run(agent, "go", config=RunConfig(cleanup_grace=0.03))
+    assert reached == ["cleanup"]
+    assert result.teardown.expired_graces == ["hook on_run_end"]
+
+
 async def test_a_hanging_start_hook_is_cancelled_with_the_run_and_cleans_up() -> None:
     cleaned: list[str] = []
     entered = anyio.Event()
