@@ -25,6 +25,7 @@ class Options:
         model: ``--model``: replaces the models of all agents.
         default_model: For an agent that has none: the environment variable ``AGENTRUN_MODEL``, or ``"local"``.
         agent: ``--agent``: ``"module:name"``, or ``None`` for a plain assistant.
+        deps: ``--deps``: ``"module:name"`` of what tools get as ``ctx.deps``, or ``None``.
         backend: The event loop.
         history: ``--history``: where the conversation is read from and written to.
         json: ``run --json``: one event a line.
@@ -36,6 +37,7 @@ class Options:
     model: str | None
     default_model: str
     agent: str | None
+    deps: str | None
     backend: Literal["asyncio", "trio"]
     history: Path | None
     json: bool
@@ -48,6 +50,7 @@ class FuzzOptions:
 
     Attributes:
         agent: ``"module:name"``.
+        deps: ``--deps``: ``"module:name"`` of what tools get as ``ctx.deps``, made for each run; or ``None``.
         input: ``--input``: what the run starts with.
         arguments: ``--arguments``, each as ``"TOOL=JSON"``.
         tools: ``--tool``: only these.
@@ -61,6 +64,7 @@ class FuzzOptions:
     """
 
     agent: str
+    deps: str | None
     input: str
     arguments: tuple[str, ...]
     tools: tuple[str, ...]
@@ -113,6 +117,7 @@ def parse(argv: Sequence[str] | None = None) -> Options | FuzzOptions:
     if values.command == "fuzz":
         return FuzzOptions(
             agent=values.agent,
+            deps=values.deps,
             input=values.input,
             arguments=tuple(values.arguments),
             tools=tuple(values.tool),
@@ -130,6 +135,7 @@ def parse(argv: Sequence[str] | None = None) -> Options | FuzzOptions:
         model=values.model,
         default_model=os.environ.get(_MODEL_VARIABLE) or _FALLBACK_MODEL,
         agent=values.agent,
+        deps=values.deps,
         backend=values.backend,
         history=values.history,
         json=getattr(values, "json", False),
@@ -152,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("prompt", nargs="?", help="what to ask; '-', or nothing and a pipe, reads it from stdin")
     run.add_argument("--json", action="store_true", help="print one event a line, as JSON, the last one RunEnded")
-    _add_common(run)
+    _add_common(run, deps_made="before the run")
 
     chat = commands.add_parser(
         "chat",
@@ -161,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         "next model call, '/now ...' cuts in, '/later ...' waits until the agent would be done. One Ctrl-C interrupts "
         "the run and keeps the conversation, a second one leaves. '/help' shows the commands.",
     )
-    _add_common(chat)
+    _add_common(chat, deps_made="once: all runs of the conversation have the same object")
     _add_fuzz(commands)
     return parser
 
@@ -176,6 +182,7 @@ def _add_fuzz(commands: Any) -> None:
         epilog="Exit codes: 0 nothing broke, 1 something did, 2 wrong usage.",
     )
     fuzz.add_argument("agent", metavar="MODULE:NAME", help="the agent, or a function that makes it afresh for each run")
+    _add_deps(fuzz, made="afresh for each run (a plain object is the same in all of them)")
     fuzz.add_argument("--input", default="Go on.", metavar="TEXT", help="what the run starts with")
     fuzz.add_argument(
         "--arguments",
@@ -204,7 +211,16 @@ def _add_fuzz(commands: Any) -> None:
     )
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+def _add_deps(parser: argparse.ArgumentParser, *, made: str) -> None:
+    parser.add_argument(
+        "--deps",
+        metavar="MODULE:NAME",
+        help="what tools get as ctx.deps: an object, or a function or class without parameters that makes one, called "
+        f"{made}; nothing of it is awaited, entered or closed",
+    )
+
+
+def _add_common(parser: argparse.ArgumentParser, *, deps_made: str) -> None:
     parser.add_argument(
         "--model",
         metavar="NAME",
@@ -214,6 +230,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--agent", metavar="MODULE:NAME", help="the agent, from a module that Python finds or that is in this directory"
     )
+    _add_deps(parser, made=deps_made)
     parser.add_argument(
         "--backend", choices=cast("tuple[str, ...]", ("asyncio", "trio")), default="asyncio", help="the event loop"
     )

@@ -217,7 +217,7 @@ class Conversation:
     async def _run(self, first: Say) -> None:
         items: list[Item] = [*self._history, *self._held, UserMessage(first.text)]
         self._held.clear()
-        async with open_run(self._agent, items, config=self._setup.config) as live:
+        async with open_run(self._agent, items, deps=self._setup.deps, config=self._setup.config) as live:
             self._live = live
             while self._lines:
                 self._inject(live, self._lines.popleft())

@@ -7,18 +7,19 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, cast, get_args
 
 from agentrun.cli.arguments import Ending, FuzzOptions
-from agentrun.cli.loading import agent_maker
+from agentrun.cli.loading import agent_maker, deps_maker
 from agentrun.errors import UserError
 from agentrun.runtime.agent import Agent
 from agentrun.testing.derived_script import SkippedTool, agents_of, paths_to_agents, use_scripts
 from agentrun.testing.interrupt_sweep import ActionName, interrupt_everywhere
 from agentrun.testing.laws import RunRecord
 from agentrun.testing.sweeping.report import Failure, SweepReport
+from agentrun.testing.sweeping.verdicts import SweepRefused
 from agentrun.testing.tool_findings import describe_groups, teardown_findings
 
 __all__ = ["fuzz_command"]
@@ -39,6 +40,7 @@ class _Command:
         with _silenced():
             self._make = agent_maker(options.agent)
             agent = self._make()
+            self._deps = _refusing(deps_maker(options.deps)) if options.deps is not None else None
         self._arguments = dict(_parse_arguments(options.arguments))
         self._check_names(agent)
         for option, number, least in (("--points", options.points, 1), ("--second", options.second, 0)):
@@ -101,6 +103,7 @@ class _Command:
         return interrupt_everywhere(
             lambda: self._scripted(number)[0],
             options.input,
+            deps=self._deps,
             actions=cast("tuple[ActionName, ...]", options.actions) or None,
             oracle=_look,
             tidy=False,
@@ -129,6 +132,8 @@ class _Command:
         """The command that shows a failure again."""
         options = self._options
         words = ["agentrun", "fuzz", options.agent]
+        if options.deps is not None:
+            words += ["--deps", options.deps]
         if options.input != "Go on.":
             words += ["--input", options.input]
         for given in options.arguments:
@@ -146,6 +151,18 @@ async def _look(record: RunRecord) -> None:
     findings = list(teardown_findings(result.teardown)) if result is not None else []
     if findings:
         raise ExceptionGroup("what is wrong with the teardown", findings)
+
+
+def _refusing(make: Callable[[], Any]) -> Callable[[], Any]:
+    """The same, for inside of a sweep's runs: what cannot be made ends the sweep, instead of being what broke in it."""
+
+    def make_or_refuse() -> Any:
+        try:
+            return make()
+        except UserError as exc:
+            raise SweepRefused(str(exc)) from exc
+
+    return make_or_refuse
 
 
 def _backends(backend: str) -> tuple[Any, ...]:

@@ -97,7 +97,8 @@ class _Command:
 
     async def _run(self, prompt: str) -> RunResult[Any]:
         setup = self._setup
-        async with open_run(setup.agent, [*setup.history, UserMessage(prompt)], config=setup.config) as live:
+        items = [*setup.history, UserMessage(prompt)]
+        async with open_run(setup.agent, items, deps=setup.deps, config=setup.config) as live:
             self._live = live
             await self._print_events(live)
             try:

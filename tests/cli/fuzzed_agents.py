@@ -77,5 +77,57 @@ async def consult(ctx: RunContext[Any], question: str) -> str:
 consulting = Agent("consulting", tools=[consult])
 
 
+class Retries:
+    """The deps of `retrying`: how often it may try."""
+
+    def __init__(self) -> None:
+        self.left = 3
+
+
+@tool
+async def fetch(ctx: RunContext[Retries], url: str) -> str:
+    """Try as often as the deps allow, whatever happens."""
+    while ctx.deps.left:
+        ctx.deps.left -= 1
+        try:
+            await anyio.sleep(1)  # FLAW
+            return url
+        except BaseException:
+            continue
+    return "gave up"
+
+
+retrying = Agent("retrying", tools=[fetch])
+
+
+class Counter:
+    """The deps of `counting`."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    @classmethod
+    def fresh(cls) -> Counter:
+        return cls()
+
+
+@tool
+async def count(ctx: RunContext[Counter]) -> int:
+    """Take longer each time."""
+    ctx.deps.calls += 1
+    for _ in range(ctx.deps.calls):
+        await anyio.sleep(1)
+    return ctx.deps.calls
+
+
+counting = Agent("counting", tools=[count])
+asking = Agent("asking", tools=[counting.as_tool(name="ask_counting", description="Ask.")])
+counter = Counter()
+
+
+def no_counter() -> Counter:
+    raise OSError("out of counters")
+
+
 def made() -> Agent[Any, Any]:
     return Agent("made", tools=[look_up])

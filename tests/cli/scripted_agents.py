@@ -17,7 +17,7 @@ from agentrun.items import AssistantMessage, ToolCall, UserMessage
 from agentrun.models import ModelEvent, ModelRequest, ResponseEnded
 from agentrun.testing import Call, Hang, Say, ScriptedModel
 
-_TOOLS = ("until_injected", "forever", "danger", "printing", "stubborn_thread", "blocking")
+_TOOLS = ("until_injected", "forever", "danger", "printing", "stubborn_thread", "blocking", "visit")
 
 
 class Parrot:
@@ -114,7 +114,41 @@ async def blocking() -> str:
     return ""
 
 
-parrot = Agent("parrot", tools=[until_injected, forever, danger, printing, stubborn_thread, blocking], model=Parrot())
+class Shop:
+    """Deps that tell how often they were made, and used."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        Shop.made += 1
+        self.name = f"shop {Shop.made}"
+        self.visits = 0
+
+
+@tool
+async def visit(ctx: RunContext[Any]) -> str:
+    """Tell what the deps are."""
+    if not isinstance(ctx.deps, Shop):
+        return f"no shop but {ctx.deps!r}"
+    ctx.deps.visits += 1
+    return f"visit {ctx.deps.visits} of {ctx.deps.name}"
+
+
+corner_shop = Shop()  # shop 1
+
+
+async def opened() -> Shop:
+    return Shop()
+
+
+def closed() -> Shop:
+    print("nobody at the counter")
+    raise RuntimeError("out of shops")
+
+
+parrot = Agent(
+    "parrot", tools=[until_injected, forever, danger, printing, stubborn_thread, blocking, visit], model=Parrot()
+)
 two_turns = Agent(
     "two_turns", tools=[printing], model=ScriptedModel([[Say("First.", chunks=2), Call("printing")], Say("Second.")])
 )

@@ -41,6 +41,17 @@ def test_a_conversation_of_several_runs(backend: str) -> None:
     assert (process.returncode, err) == (0, b"")
 
 
+def test_all_runs_of_a_conversation_have_the_same_deps(backend: str) -> None:
+    process = start_program(*AGENT, "--deps", "scripted_agents:Shop", backend=backend, stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for number in (1, 2):
+        os.write(process.stdin.fileno(), b"visit\n")
+        assert f"✓ visit: visit {number} of shop 2\n".encode() in read_until(process.stdout, b"tokens in, 6 out\n")
+    out, err = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, err) == (0, b"")
+
+
 def test_commands_and_their_mistakes(backend: str) -> None:
     done = run_program(*AGENT, backend=backend, input="/state\n/stop\n/now\n/what\n/reject\n/help\n/quit\nnot this\n")
     assert done.returncode == 0

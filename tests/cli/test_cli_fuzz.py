@@ -13,9 +13,9 @@ from . import fuzzed_agents
 from .sessions import HERE, TIMEOUT, TerminalSession, environment, run_program
 
 
-def bug_line() -> str:
+def bug_line(mark: str = "# BUG") -> str:
     lines = (HERE / "fuzzed_agents.py").read_text().splitlines()
-    return f"fuzzed_agents.py:{next(number for number, line in enumerate(lines, 1) if '# BUG' in line)} "
+    return f"fuzzed_agents.py:{next(number for number, line in enumerate(lines, 1) if mark in line)} "
 
 
 def fuzz(*arguments: str, backend: str = "asyncio") -> subprocess.CompletedProcess[str]:
@@ -55,6 +55,34 @@ def test_agents_to_hand_over_to_get_scripts_of_their_own(backend: str) -> None:
     again = fuzz("fuzzed_agents:desk", "--only", only, backend=backend)
     assert again.returncode == 1
     assert "agent refunds by way of desk, billing: 1 runs" in again.stdout
+
+
+def test_a_replay_has_the_same_deps(backend: str) -> None:
+    arguments = ("fuzzed_agents:retrying", "--deps", "fuzzed_agents:Retries")
+    done = fuzz(*arguments, "--actions", "interrupt", backend=backend)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert bug_line("# FLAW") in done.stdout
+    command = re.findall(r"to see it again: (.*)", done.stdout)[0]
+    words = shlex.split(command)
+    assert words[:6] == ["agentrun", "fuzz", *arguments, "--only"]
+    again = fuzz(*words[2:], backend=backend)
+    assert (again.returncode, again.stderr) == (1, "")
+    assert "agent retrying: 1 runs at " in again.stdout
+    assert bug_line("# FLAW") in again.stdout
+
+
+@pytest.mark.parametrize("name", ["counting", "asking"])
+@pytest.mark.parametrize("deps", ["Counter", "Counter.fresh"])
+def test_deps_are_made_afresh_for_each_run(name: str, deps: str, backend: str) -> None:
+    done = fuzz(f"fuzzed_agents:{name}", "--deps", f"fuzzed_agents:{deps}", "--points", "4", backend=backend)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("nothing broke") == (2 if name == "asking" else 1)
+
+
+def test_a_plain_object_is_the_deps_of_all_runs(backend: str) -> None:
+    done = fuzz("fuzzed_agents:counting", "--deps", "fuzzed_agents:counter", "--points", "4", backend=backend)
+    assert done.returncode == 2
+    assert f"the scenario is not deterministic: two clean runs on {backend} " in done.stderr
 
 
 @pytest.mark.parametrize("name", ["boss", "consulting"])
@@ -102,6 +130,9 @@ def test_an_answer_fits_the_output_type() -> None:
         (("fuzzed_agents:broken", "--actions", "x"), "agentrun: --actions: there is no 'x'; expected interrupt, "),
         (("fuzzed_agents:made", "--only", "3"), "agentrun: only must be the id of a failure"),
         (("fuzzed_agents:made", "--only", "2@asyncio:cancel-suspended:1"), "agentrun: --only 2@asyncio:cancel-suspend"),
+        (("fuzzed_agents:made", "--deps", "x"), "agentrun: --deps must be MODULE:NAME, such as my_agents:make_deps"),
+        (("fuzzed_agents:made", "--deps", "fuzzed_agents:count_er"), "agentrun: --deps fuzzed_agents:count_er: fuzze"),
+        (("fuzzed_agents:made", "--deps", "fuzzed_agents:no_counter"), "agentrun: --deps fuzzed_agents:no_counter: no"),
         (("fuzzed_agents:made", "--points", "0"), "agentrun: --points must be at least 1"),
     ],
 )

@@ -197,6 +197,10 @@ def test_a_conversation_goes_on_from_its_history(backend: str, tmp_path: Path) -
         (("run", "x", "--agent", "scripted_agents:polly"), "agentrun: --agent scripted_agents:polly: scripted_agents"),
         (("run", "x", "--agent", "scripted_agents:breaks"), "agentrun: --agent scripted_agents:breaks: breaks() fa"),
         (("chat", "--agent", "scripted_agents:not_an_agent"), "agentrun: --agent scripted_agents:not_an_agent: this"),
+        (("run", "x", *PARROT, "--deps", "shop"), "agentrun: --deps must be MODULE:NAME, such as my_agents:make_deps"),
+        (("run", "x", *PARROT, "--deps", "nowhere:a"), "agentrun: --deps nowhere:a: there is no module 'nowhere'"),
+        (("run", "x", *PARROT, "--deps", "scripted_agents:opened"), "agentrun: --deps scripted_agents:opened: opened"),
+        (("chat", *PARROT, "--deps", "scripted_agents:opened"), "agentrun: --deps scripted_agents:opened: opened"),
         (("chat", "--model", "nobody:x"), "agentrun: model 'nobody:x' names no provider"),
         (("run", "x", "--history", "."), "agentrun: --history . must be a regular file"),
         (("run", "x", "--history", "no/such/dir"), "agentrun: --history no/such/dir: there is no directory"),
@@ -208,6 +212,21 @@ def test_wrong_usage_is_one_line_on_stderr_and_exit_code_2(arguments: tuple[str,
     assert done.stdout == ""
     assert done.stderr.startswith(complaint)
     assert done.stderr.count("\n") == 1
+
+
+def test_deps_that_cannot_be_made_are_told_on_stderr() -> None:
+    done = run_program("run", "visit", *PARROT, "--deps", "scripted_agents:closed")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert sorted(done.stderr.splitlines()) == [
+        "agentrun: --deps scripted_agents:closed: closed() failed: RuntimeError: out of shops",
+        "nobody at the counter",
+    ]
+
+
+def test_deps_are_made_only_when_all_else_is_right() -> None:
+    done = run_program("run", "visit", "--model", "nobody:x", "--deps", "scripted_agents:closed")
+    assert done.returncode == 2
+    assert done.stderr.startswith("agentrun: model 'nobody:x' names no provider")
 
 
 def test_a_file_that_is_no_history_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
@@ -253,6 +272,20 @@ def test_an_agent_without_a_model_gets_the_one_of_the_environment() -> None:
 
 def test_an_agent_may_be_made_by_a_function() -> None:
     assert run_program("run", "x", "--agent", "scripted_agents:made").stdout == "made to order\n"
+
+
+@pytest.mark.parametrize(
+    ("deps", "seen"),
+    [
+        ((), "no shop but None"),
+        (("--deps", "scripted_agents:corner_shop"), "visit 1 of shop 1"),
+        (("--deps", "scripted_agents:Shop"), "visit 1 of shop 2"),
+    ],
+)
+def test_tools_get_the_deps_that_were_named(deps: tuple[str, ...], seen: str, backend: str) -> None:
+    done = run_program("run", "visit", *PARROT, *deps, backend=backend)
+    assert (done.returncode, done.stdout) == (0, "heard: visit.\n")
+    assert done.stderr.splitlines() == ["→ visit()", f"✓ visit: {seen}"]
 
 
 def test_a_closed_stdin_is_like_none() -> None:
