@@ -1,7 +1,10 @@
-"""One HTTP client for each event loop, shared by all models that were not given one.
+"""The HTTP clients of an event loop, shared by all models that were not given one.
+
+Nearly always it is one client. httpcore's connection pool walks all its connections whenever one is opened or closed,
+which costs the more for each request the more there are at once: beyond some dozens another client is made.
 
 A connection belongs to the loop it was opened in, so a model that is used in one ``anyio.run`` and then in another
-must not carry its connections over. And nobody should have to close a model: the client is closed when its loop
+must not carry its connections over. And nobody should have to close a model: the clients are closed when their loop
 ends. Both asyncio and trio finalise the asynchronous generators that are still alive then (PEP 525), so a generator
 that is suspended inside ``try: ... finally: close`` is a hook that works on both.
 """
@@ -11,6 +14,7 @@ from __future__ import annotations
 import functools
 import ssl
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -19,42 +23,98 @@ import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar
 
-__all__ = ["limiter_for", "shared_client"]
+__all__ = ["SharedClient", "limiter_for", "shared_client"]
 
 _CLOSE_SECONDS: Final = 2.0
+_REQUESTS_EACH: Final = 64  # measured: with 32 making clients costs as much as it saves, with 128 the walks do
 
-_client: RunVar[tuple[Any, AsyncGenerator[None, None]]] = RunVar("agentrun_http_client")
+_clients: RunVar[tuple[_Clients, AsyncGenerator[None, None]]] = RunVar("agentrun_http_clients")
+_locks: RunVar[anyio.Lock] = RunVar("agentrun_http_preparing")
 _limiters: RunVar[WeakKeyDictionary[Any, anyio.CapacityLimiter]] = RunVar("agentrun_http_limiters")
 
 
-async def shared_client() -> Any:
-    """The ``httpx.AsyncClient`` of the running event loop, made on first use.
+class SharedClient:
+    """A client, and how many requests it has under way.
 
-    A checkpoint only when the client has to be made.
+    Attributes:
+        client: An ``httpx.AsyncClient``.
+    """
+
+    __slots__ = ("busy", "client")
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.busy: int = 0
+
+    def give_back(self) -> None:
+        """A request is over."""
+        self.busy -= 1
+
+
+class _Clients:
+    """Those of one event loop, in the order in which they are filled, so that open connections are found again."""
+
+    __slots__ = ("_context", "shared")
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        self.shared: list[SharedClient] = []
+
+    def take(self) -> SharedClient:
+        """The first one that has room for a request."""
+        for shared in self.shared:
+            if shared.busy < _REQUESTS_EACH:
+                break
+        else:
+            shared = SharedClient(self._make())
+            self.shared.append(shared)
+        shared.busy += 1
+        return shared
+
+    def _make(self) -> Any:
+        import httpx
+
+        return httpx.AsyncClient(
+            verify=self._context,
+            # Nothing ever queues in httpx's pool: httpcore loses slots when queued requests are cancelled (#1093).
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=30.0),
+            # Models with different keys share a client; what a server sets for one must not be sent for another.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        )
+
+
+async def shared_client() -> SharedClient:
+    """A client of the running event loop, for one request: give it back afterwards.
+
+    A checkpoint only for the first request in a loop.
     """
     try:
-        return _client.get()[0]
+        return _clients.get()[0].take()
     except LookupError:
         pass
-    # Importing httpx and reading the certificate store take tens of milliseconds: not in the loop's own thread.
-    context = await anyio.to_thread.run_sync(_ssl_context)
-    try:
-        return _client.get()[0]  # somebody else was faster
-    except LookupError:
-        pass
-    import httpx
-
-    client = httpx.AsyncClient(
-        verify=context,
-        # Nothing ever queues in httpx's pool: httpcore loses slots when queued requests are cancelled (#1093).
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=30.0),
-        # Models with different keys share this client; what a server sets for one must not be sent for another.
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-    )
-    closer = _close_at_loop_end(client)
-    _client.set((client, closer))
+    if not _ssl_context.cache_info().currsize:
+        async with _preparing():
+            # Importing httpx and reading the certificate store take tens of milliseconds: not in the loop's own thread.
+            await anyio.to_thread.run_sync(_ssl_context)
+        try:
+            return _clients.get()[0].take()  # somebody else was faster
+        except LookupError:
+            pass
+    clients = _Clients(_ssl_context())
+    closer = _close_at_loop_end(clients)
+    _clients.set((clients, closer))
     await anext(closer)  # suspends nowhere, so nobody can come in between
-    return client
+    return clients.take()
+
+
+def _preparing() -> anyio.Lock:
+    """Held by the one request of a loop that prepares for all: a thousand that come first need no thousand threads."""
+    try:
+        return _locks.get()
+    except LookupError:
+        lock = anyio.Lock()
+        _locks.set(lock)
+        return lock
 
 
 @functools.cache
@@ -64,12 +124,14 @@ def _ssl_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-async def _close_at_loop_end(client: Any) -> AsyncGenerator[None, None]:
+async def _close_at_loop_end(clients: _Clients) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
         with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
-            await client.aclose()
+            for shared in clients.shared:
+                with suppress(Exception):  # one that cannot be closed well must not keep the others open
+                    await shared.client.aclose()
 
 
 def limiter_for(owner: object, connections: int) -> anyio.CapacityLimiter:

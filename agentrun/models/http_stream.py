@@ -17,7 +17,7 @@ import anyio
 from agentrun.core.errors import ModelError, UserError
 from agentrun.core.model import ModelEvent, ModelRequest
 from agentrun.models.http_cancel import ConnectGuard, plain_body, shut
-from agentrun.models.http_clients import limiter_for, shared_client
+from agentrun.models.http_clients import SharedClient, limiter_for, shared_client
 from agentrun.models.http_errors import error_from_exception, error_from_response
 from agentrun.models.sse import SSEDecoder
 from agentrun.models.timed_wait import TimedWait
@@ -68,6 +68,7 @@ class ModelStream:
         self._error: ModelError | None = None  # to be raised when what came before it has been handed out
         self._first_deadline = float("inf")
         self._limiter: anyio.CapacityLimiter | None = None
+        self._shared: SharedClient | None = None
         self._response: Any = None
         self._chunks: Any = None  # the async generator of the body's bytes
         self._decoder: Decoder | None = None
@@ -137,7 +138,8 @@ class ModelStream:
                 await limiter.acquire_on_behalf_of(self)
             self._limiter = limiter
         if client is None:
-            client = await shared_client()
+            self._shared = await shared_client()
+            client = self._shared.client
         self._error = None
         self._request_id = None
         self._sse = SSEDecoder()
@@ -300,6 +302,9 @@ class ModelStream:
                         tasks.start_soon(shut, self._response, self._chunks)
         finally:
             self._response = self._chunks = self._decoder = None
+            if self._shared is not None:
+                self._shared.give_back()
+                self._shared = None
             if self._limiter is not None:
                 self._limiter.release_on_behalf_of(self)
                 self._limiter = None

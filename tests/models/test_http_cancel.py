@@ -15,7 +15,7 @@ import pytest
 from agentrun.core.errors import ModelError, UserError
 from agentrun.core.events import TextDelta
 from agentrun.core.model import ResponseEnded
-from agentrun.models.http_clients import _client, limiter_for, shared_client
+from agentrun.models.http_clients import _clients, limiter_for
 
 from . import recordings as rec
 from .asking import REQUEST, collect
@@ -33,9 +33,11 @@ def pool_of(client: Any) -> Any:
 async def assert_clean(server: Server, model: Any, client: Any) -> None:
     """No connection, no pool slot and no limiter token is held."""
     await server.until(lambda: server.open_connections == 0)
-    made = client if client is not None else await shared_client()
-    assert not [c for c in pool_of(made).connections if not c.is_closed()]
-    assert pool_of(made)._requests == []
+    if client is None:
+        assert all(shared.busy == 0 for shared in _clients.get()[0].shared)
+    for made in [client] if client is not None else [shared.client for shared in _clients.get()[0].shared]:
+        assert not [c for c in pool_of(made).connections if not c.is_closed()]
+        assert pool_of(made)._requests == []
     assert limiter_for(model if client is None else client, 100).borrowed_tokens == 0
 
 
@@ -236,7 +238,8 @@ def test_a_model_outlives_its_event_loop(backend: str, api: str) -> None:
             await collect(model)
             await collect(model)
             assert server.connections == 1
-            clients.append(_client.get()[0])
+            [shared] = _clients.get()[0].shared
+            clients.append(shared.client)
         return port
 
     for run in range(3):
@@ -244,3 +247,28 @@ def test_a_model_outlives_its_event_loop(backend: str, api: str) -> None:
     gc.collect()  # a connection that was not closed would warn here
     assert len(set(map(id, clients))) == 3
     assert all(client.is_closed for client in clients)
+
+
+async def test_many_requests_at_once_are_spread_over_several_clients_and_later_ones_use_the_first(
+    server: Server, make_model: MakeModel, api: str
+) -> None:
+    """httpcore walks all connections of a pool whenever one is opened or closed."""
+    server.reply(DELTA[api], Hang())
+    model = make_model(max_connections=None)
+
+    async def hang() -> None:
+        async with model.stream(REQUEST) as stream:
+            async for _ in stream:
+                pass
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(130):
+            tasks.start_soon(hang)
+        await server.until(lambda: len(server.requests) == 130)
+        assert [shared.busy for shared in _clients.get()[0].shared] == [64, 64, 2]
+        tasks.cancel_scope.cancel()
+    assert [shared.busy for shared in _clients.get()[0].shared] == [0, 0, 0]
+    async with model.stream(REQUEST) as stream:
+        await anext(stream)
+        assert [shared.busy for shared in _clients.get()[0].shared] == [1, 0, 0]
+    await assert_clean(server, model, None)
