@@ -29,7 +29,7 @@ _CLOSE_SECONDS: Final = 2.0
 _REQUESTS_EACH: Final = 64  # measured: with 32 making clients costs as much as it saves, with 128 the walks do
 
 _clients: RunVar[tuple[_Clients, AsyncGenerator[None, None]]] = RunVar("agentrun_http_clients")
-_locks: RunVar[anyio.Lock] = RunVar("agentrun_http_preparing")
+_preparing: RunVar[anyio.Event] = RunVar("agentrun_http_preparing")
 _limiters: RunVar[WeakKeyDictionary[Any, anyio.CapacityLimiter]] = RunVar("agentrun_http_limiters")
 
 
@@ -92,14 +92,12 @@ async def shared_client() -> SharedClient:
         return _clients.get()[0].take()
     except LookupError:
         pass
-    if not _ssl_context.cache_info().currsize:
-        async with _preparing():
-            # Importing httpx and reading the certificate store take tens of milliseconds: not in the loop's own thread.
-            await anyio.to_thread.run_sync(_ssl_context)
-        try:
-            return _clients.get()[0].take()  # somebody else was faster
-        except LookupError:
-            pass
+    while not _ssl_context.cache_info().currsize:
+        await _prepare()
+    try:
+        return _clients.get()[0].take()  # somebody else was faster
+    except LookupError:
+        pass
     clients = _Clients(_ssl_context())
     closer = _close_at_loop_end(clients)
     _clients.set((clients, closer))
@@ -107,14 +105,26 @@ async def shared_client() -> SharedClient:
     return clients.take()
 
 
-def _preparing() -> anyio.Lock:
-    """Held by the one request of a loop that prepares for all: a thousand that come first need no thousand threads."""
+async def _prepare() -> None:
+    """Do what takes long once for all the requests that come first, or wait for the one that does it. A checkpoint.
+
+    That one may be cancelled, so look again afterwards.
+    """
     try:
-        return _locks.get()
+        prepared = _preparing.get()
     except LookupError:
-        lock = anyio.Lock()
-        _locks.set(lock)
-        return lock
+        pass
+    else:
+        await prepared.wait()
+        return
+    prepared = anyio.Event()
+    token = _preparing.set(prepared)
+    try:
+        # Importing httpx and reading the certificate store take tens of milliseconds: not in the loop's own thread.
+        await anyio.to_thread.run_sync(_ssl_context)
+    finally:
+        _preparing.reset(token)
+        prepared.set()
 
 
 @functools.cache

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import random
+import threading
 from typing import Any
 
 import anyio
@@ -15,6 +17,7 @@ import pytest
 from agentrun.core.errors import ModelError, UserError
 from agentrun.core.events import TextDelta
 from agentrun.core.model import ResponseEnded
+from agentrun.models import http_clients
 from agentrun.models.http_clients import _clients, limiter_for
 
 from . import recordings as rec
@@ -46,6 +49,8 @@ async def test_200_streams_cancelled_in_mid_flight_leave_nothing_behind(
 ) -> None:
     server.reply(b": hello\n\n", DELTA[api], DELTA[api], DELTA[api], Hang())
     model = make_model(client=client, max_retries=0)
+    async with model.stream(REQUEST):
+        pass  # what the first request of a process prepares takes longer than all the steps counted here
     dice = random.Random(7)
     reached = {"opening": 0, "open": 0, "reading": 0}
 
@@ -272,3 +277,40 @@ async def test_many_requests_at_once_are_spread_over_several_clients_and_later_o
         await anext(stream)
         assert [shared.busy for shared in _clients.get()[0].shared] == [1, 0, 0]
     await assert_clean(server, model, None)
+
+
+async def test_of_many_first_requests_one_prepares_and_if_it_fails_another_does(
+    server: Server, make_model: MakeModel, api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.reply(TEXT[api])
+    prepared: list[threading.Thread] = []
+    all_wait = threading.Event()
+    original = http_clients._ssl_context.__wrapped__
+
+    def prepare() -> Any:
+        prepared.append(threading.current_thread())
+        all_wait.wait(10)
+        if len(prepared) == 1:
+            raise OSError("no certificates today")
+        return original()
+
+    monkeypatch.setattr(http_clients, "_ssl_context", functools.cache(prepare))
+    model = make_model(max_connections=None)
+    ends: list[Any] = []
+
+    async def ask() -> None:
+        try:
+            ends.append(await collect(model))
+        except OSError as error:
+            ends.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(ask)
+        for _ in range(10):
+            await anyio.lowlevel.checkpoint()
+        all_wait.set()
+    assert len(ends) == 5
+    assert [str(end) for end in ends if isinstance(end, OSError)] == ["no certificates today"]
+    assert len(prepared) == 2
+    assert threading.main_thread() not in prepared
