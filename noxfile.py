@@ -67,7 +67,7 @@ def tests(session: nox.Session, backend: str) -> None:
     _install(session, "test", "local", weights=True)
     between = session.python not in (PYTHONS[0], PYTHONS[-1])
     thin = {"AGENTRUN_SWEEP_LIMIT": "12"} if between and "AGENTRUN_SWEEP_LIMIT" not in os.environ else {}
-    _pytest(session, session.posargs or ["-n", "auto", "--dist", "worksteal"], backend, **thin)
+    _pytest(session, session.posargs or ["-n", "auto", "--dist", "loadgroup"], backend, **thin)
 
 
 @nox.session(python=_oldest_python())

@@ -35,6 +35,7 @@ _missing = [
 ]
 pytestmark = [
     pytest.mark.local_model,
+    pytest.mark.xdist_group("local model"),  # one server at a time: two would wait for each other's cores
     pytest.mark.skipif(bool(_missing), reason="the local model is not here: needs " + " and ".join(_missing)),
 ]
 
