@@ -223,6 +223,69 @@ async def test_what_is_being_cancelled_is_shown_as_that(what: str) -> None:
     assert album.shown()[what][1] == [expected[what]]
 
 
+async def test_a_call_that_is_being_cancelled_is_shown_as_that() -> None:
+    album, started = Album(), anyio.Event()
+
+    async def hang(name: str) -> str:
+        started.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            album.take("cleanup")
+        return name
+
+    model = Named([[Call("hang", {"name": "one"}, call_id="c")], Say("done")])
+    async with open_run(Agent("a", tools=[hang], model=model), "go") as live:
+        album.live = live
+        with anyio.fail_after(10):
+            await started.wait()
+            album.take("body")
+            live.interrupt_tool("c")
+            await live.wait()
+    assert album.shown() == {
+        "body": ("tools", [("tool", "hang", "c", "running")]),
+        "cleanup": ("tools", [("tool", "hang", "c", "cancelling")]),
+    }
+
+
+async def test_a_call_that_is_shown_as_waiting_for_approval_can_be_decided() -> None:
+    async def work() -> str:
+        return "worked"
+
+    async def needs(ctx: RunContext[Any], arguments: Any) -> bool:
+        await anyio.sleep(0)
+        return True
+
+    seen: list[str] = []
+    model = Named([Call("work", call_id="c"), Say("done")])
+    agent = Agent("a", tools=[tool(work, needs_approval=needs)], model=model)
+    async with open_run(agent, "go") as live:
+        with anyio.fail_after(10):
+            while "waiting for approval" not in seen:
+                await anyio.sleep(0)
+                seen.extend(child.status for child in live.state().scope.children if child.kind == "tool")
+            assert live.approve("c")  # in the very step in which it is shown
+            result = await live.wait()
+    assert result.output == "done"
+    assert set(seen) == {"checking", "waiting for approval"}
+
+
+async def test_the_picture_names_the_run_and_its_agent_and_what_it_has_used_so_far() -> None:
+    async def look(ctx: RunContext[Any]) -> str:
+        states.append(ctx.run.state())
+        return "looked"
+
+    states: list[RunState] = []
+    model = Named([Call("look", call_id="c"), Say("done")])
+    async with open_run(Agent("a", tools=[look], model=model), "go") as live:
+        result = await live.wait()
+    [state] = states
+    assert (state.run_id, state.agent, state.turn) == (live.id, "a", 1)
+    assert (state.scope.kind, state.scope.name, state.scope.id) == ("run", "a", live.id)
+    assert state.usage.requests == 1  # a copy: it does not go on counting
+    assert result.usage.requests == 2
+
+
 async def test_waiting_for_a_watcher_that_lags_is_shown() -> None:
     model = Named([[Say("x"), Call("look")], Say("done")])
 

@@ -176,6 +176,42 @@ async def test_a_native_cancellation_is_never_lost_to_a_scope_at_whatever_points
         assert await at_every_point(attempt) > 20
 
 
+async def test_a_second_native_cancellation_adds_nothing_to_the_first() -> None:
+    if not on_asyncio():
+        pytest.skip("trio has no native cancellation")
+    started, cleaning, go_on = anyio.Event(), anyio.Event(), anyio.Event()
+    raised: list[BaseException] = []
+
+    async def slow() -> None:
+        started.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cleaning.set()
+            await go_on.wait()
+
+    async def host() -> None:
+        try:
+            async with open_run(Agent("a", tools=[slow], model=ScriptedModel([Call("slow")])), "Go.") as live:
+                await live.wait()
+        except BaseException as exc:
+            raised.append(exc)
+            raise
+
+    task = asyncio.create_task(host())
+    await started.wait()
+    task.cancel("first")
+    await cleaning.wait()
+    task.cancel("second")
+    await checkpoints(3)
+    go_on.set()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    [exc] = raised
+    assert isinstance(exc, asyncio.CancelledError)
+    assert not getattr(exc, "__notes__", [])
+
+
 async def test_the_outer_of_two_scopes_catches_what_is_meant_for_it() -> None:
     agent, model, _, started = hanging()
     with anyio.CancelScope() as outer:

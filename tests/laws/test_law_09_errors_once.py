@@ -338,7 +338,17 @@ async def test_an_error_inside_of_the_runtime_is_not_lost_beside_one_of_the_body
         async with open_run(Agent("a", model=ScriptedModel([Say("Well.")])), "go") as live:
             live._run.task_group.start_soon(broken)
             raise Broken("mine")
-    assert [note for note in caught.value.__notes__ if "An error inside of agentrun" in note]
+    assert "An error inside of agentrun, too: AssertionError: cannot be" in caught.value.__notes__
+
+
+async def test_an_error_inside_of_the_runtime_is_raised_if_the_body_has_raised_none() -> None:
+    async def broken() -> None:
+        raise AssertionError("cannot be")
+
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with open_run(Agent("a", model=ScriptedModel([Say("Well.")])), "go") as live:
+            live._run.task_group.start_soon(broken)
+    assert [str(error) for error in caught.value.exceptions] == ["cannot be"]
 
 
 async def _buggy(*args: Any) -> None:
