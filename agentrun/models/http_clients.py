@@ -43,7 +43,7 @@ class SharedClient:
     __slots__ = ("busy", "client")
 
     def __init__(self, client: Any) -> None:
-        self.client = client
+        self.client: Any = client
         self.busy: int = 0
 
     def give_back(self) -> None:
