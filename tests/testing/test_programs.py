@@ -16,6 +16,7 @@ from agentrun.testing.programs import (
     GuardPlan,
     HooksPlan,
     Program,
+    Raise,
     RunConfig,
     Say,
     SessionPlan,
@@ -114,3 +115,15 @@ def test_what_is_told_when_a_run_stops_while_it_waits_for_a_guardrail_is_the_sam
     )
     records = [run_program(program, "asyncio"), run_program(program, "trio", seed)]
     assert list(disagreements(*records)) == []
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_the_cleanup_of_a_tool_that_raised_a_cancellation_itself_has_no_grace_to_keep_to(backend: Any) -> None:
+    tool = ToolPlan("t1", [Raise("cancellation")], cleanup=Cleanup(1.0))
+    record = run_program(
+        Program(AgentPlan(turns=[[Call("t1")]], tools=[tool]), config=RunConfig(cleanup_grace=0.5)), backend
+    )
+    [cleanup] = [mark for mark in record.marks if mark.kind == "cleanup"]
+    assert cleanup.ended is not None
+    assert cleanup.ended - cleanup.began == pytest.approx(1.0)
+    assert broken_laws(record) == []

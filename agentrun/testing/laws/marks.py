@@ -102,11 +102,15 @@ def _ends_in_order(record: RunRecord, live: ActiveRun[Any], result: RunResult[An
 
 
 def _cleanup_within_its_grace(record: RunRecord, live: ActiveRun[Any], result: RunResult[Any]) -> Iterator[BrokenLaw]:
-    """Law 6: each cleanup has one grace, and no more. What shields itself has as long as it likes."""
+    """Law 6: each cleanup has one grace, and no more. What shields itself has as long as it likes.
+
+    So has the ``finally`` of code that raised a cancellation itself, and was not cancelled: no grace has begun.
+    """
     for mark in record.marks:
         if mark.ended is None:
             continue
-        late = (mark.kind == "cleanup" and mark.because == "cancelled") or mark.kind in ("registered", "leaving")
+        cancelled = mark.kind == "cleanup" and mark.because == "cancelled" and not mark.may_be_cut
+        late = cancelled or mark.kind in ("registered", "leaving")
         if late and mark.ended - mark.began > record.grace + _EPSILON:
             yield BrokenLaw(6, f"it took longer than its grace of {record.grace:g} s: {mark}")
         if mark.kind == "on_cancel" and mark.ended - mark.began > record.grace + _EPSILON:
