@@ -44,7 +44,11 @@ async def drive(run: Run, first_input: tuple[Item, ...]) -> None:
         else:
             run.fail(exc)
     try:
-        await _wind_up(run)
+        if run.left_open is None:
+            await _wind_up(run)
+        else:  # perhaps in this very task, and what was left open there has been cancelled
+            with anyio.CancelScope(shield=True):
+                await _wind_up(run)
     except BaseException as exc:  # noqa: BLE001 - as above; the ending is told whatever happens
         if not only_cancellations(exc):
             run.fail(exc)

@@ -747,14 +747,26 @@ async def test_other_user_code_that_leaves_a_scope_open_fails_the_run(kind: str,
             ctx.on_cleanup(left.enter)
         return "worked"
 
+    told: list[str] = []
+
     async def guard(items: Any) -> None:
         if place == "guardrail":
             await left.enter()
+        elif place == "hook":
+            try:
+                await anyio.sleep_forever()
+            finally:  # so that the driver has something to wait for at the end
+                for _ in range(10):
+                    await anyio.lowlevel.checkpoint()
 
     class Hooks(RunHooks):
         async def on_model_end(self, ctx: Any, status: str) -> None:
             if place == "hook":
                 await left.enter()
+
+        async def on_run_end(self, ctx: Any, result: Any) -> None:
+            await anyio.lowlevel.checkpoint()
+            told.append(result.status)
 
     class Model(ScriptedModel):
         def stream(self, request: Any) -> Any:
@@ -781,5 +793,6 @@ async def test_other_user_code_that_leaves_a_scope_open_fails_the_run(kind: str,
         with pytest.raises(AgentRunError, match=TOLD):
             async with open_run(agent, "go", config=GRACE, session=Store()) as live:
                 await live.wait()
+    assert told == ["failed"]
     assert check_ended(live, model).status == "failed"
     assert left.child_ended is (kind == "task group at work")
