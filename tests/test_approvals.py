@@ -315,6 +315,32 @@ async def test_a_run_that_is_resumed_in_a_later_turn_keeps_what_came_before_as_i
     assert [getattr(item, "text", "") for item in result.history[7:]] == ["paid one"]
 
 
+@pytest.mark.parametrize("before", [1, 2, 3, 4])
+@pytest.mark.parametrize("said", [True, False])
+async def test_a_run_resumes_with_just_the_calls_that_were_made_together(before: int, said: bool) -> None:
+    till = Till()
+
+    async def look() -> str:
+        return "looked"
+
+    tools = [look, till.pay(needs_approval=True)]
+    together = [*([Say("Paying.")] if said else []), *(Call("look", call_id=f"l{n}") for n in range(before))]
+    model = ScriptedModel([Call("look", call_id="earlier"), [*together, Call("pay", {"amount": 1}, call_id="p1")]])
+    left = await run(Agent("a", tools=tools, model=model), "go")
+    assert [call.call_id for call in left.pending_approvals] == ["p1"]
+    model = ScriptedModel([Say("paid one")])
+    seen: list[Event] = []
+    async with anyio.create_task_group() as group:
+        async with open_run(Agent("a", tools=tools, model=model), resume_from=left) as live:
+            group.start_soon(decide, live, {"p1": True}, seen)
+            await live.wait()
+    result = check_ended(live, model)
+    assert till.paid == [1]
+    assert list(result.history[: len(left.history) - 1]) == list(left.history[:-1])
+    assert [event.call_id for event in seen if isinstance(event, events.ToolStarted)] == ["p1"]
+    assert_valid_history(result.history)
+
+
 async def test_a_run_resumed_where_nobody_can_approve_ends_for_approval_again() -> None:
     till = Till()
     left = await ended_for_approval(till, json=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import sys
 from typing import Any
 
 import pytest
@@ -26,7 +28,7 @@ from agentrun import (
 )
 from agentrun.core.model import ModelSettings
 from agentrun.items import items_from_json
-from agentrun.testing import Hang, Say, ScriptedModel
+from agentrun.testing import Call, Hang, Say, ScriptedModel
 
 
 def agent(**changes: Any) -> Agent[Any, Any]:
@@ -231,6 +233,25 @@ def test_run_sync_checks_its_arguments_as_run_does(backend: Any) -> None:
     with pytest.raises(UserError, match="input is empty"):
         run_sync(agent(), "", backend=backend)
     assert run_sync(agent(), "hi", backend=backend).output == "hi"
+
+
+def test_run_sync_runs_on_asyncio_unless_it_is_told_otherwise() -> None:
+    async def where() -> str:
+        assert asyncio.current_task() is not None
+        return "here"
+
+    model = ScriptedModel([Call("where"), Say("hi")])
+    result = run_sync(Agent("a", tools=[tool(where, on_error="raise")], model=model), "hi")
+    assert result.output == "hi"
+
+
+def test_run_sync_on_trio_without_trio_says_what_to_install_and_asyncio_needs_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "trio", None)
+    with pytest.raises(UserError, match="^backend='trio' needs trio: pip install trio$"):
+        run_sync(agent(), "hi", backend="trio")
+    assert run_sync(agent(), "hi", backend="asyncio").output == "hi"
 
 
 async def test_a_run_can_be_entered_only_once() -> None:

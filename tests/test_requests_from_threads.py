@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import anyio.to_thread
 import pytest
 
 from agentrun import ActiveRun, Agent, Injection, RunContext, ToolOutput, UserError, UserMessage, open_run, tool
-from agentrun.events import ApprovalRequested
+from agentrun.events import ApprovalRequested, ToolProgress
 from agentrun.testing import Call, Hang, Say, ScriptedModel
 
 
@@ -159,3 +160,31 @@ async def test_the_run_itself_refuses_other_threads_and_says_where_to_go(name: s
         result = await live.wait()
     assert result.interrupt is not None
     assert result.interrupt.reason is None
+
+
+async def test_a_thread_that_the_event_loop_knows_nothing_of_may_ask_and_tell_too() -> None:
+    told: list[Any] = []
+
+    async def work(ctx: RunContext[Any]) -> str:
+        def elsewhere() -> None:
+            ctx.progress("half")
+            ctx.run.from_thread.interrupt("seen enough")
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await anyio.to_thread.run_sync(thread.join)
+        return "never"
+
+    model = ScriptedModel([Call("work", call_id="w")])
+    with anyio.fail_after(10):
+        async with open_run(Agent("a", tools=[work], model=model), "go") as live:
+            async for event in live.events():
+                if isinstance(event, ToolProgress):
+                    told.append(event.data)
+            result = await live.wait()
+    assert told == ["half"]
+    assert result.interrupt is not None
+    assert result.interrupt.reason == "seen enough"

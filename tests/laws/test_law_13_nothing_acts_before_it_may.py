@@ -311,6 +311,26 @@ async def test_input_that_replaces_other_input_while_it_is_looked_at_is_looked_a
     assert len(model.requests) == 1
 
 
+async def test_what_comes_while_the_blocking_guardrails_look_is_looked_at_and_nothing_twice() -> None:
+    looked: list[list[str]] = []
+    handles: list[Any] = []
+
+    async def guard(items: Any) -> None:
+        looked.append(texts(items))
+        if len(looked) <= 2:
+            handles[0].inject(f"more {len(looked)}")
+        await checkpoints(1)
+
+    model = ScriptedModel([Say("done")])
+    agent = Agent("a", model=model, input_guardrails=[input_guardrail(blocking=True)(guard)])
+    async with open_run(agent, "go") as live:
+        handles.append(live)
+        result = await live.wait()
+    assert looked == [["go"], ["more 1"], ["more 2"]]
+    assert texts(result.history) == ["go", "more 1", "more 2", "done"]
+    assert len(model.requests) == 1
+
+
 # Injected input --------------------------------------------------------------------------------------------------
 
 
