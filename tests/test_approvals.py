@@ -324,7 +324,7 @@ async def test_a_run_resumes_with_just_the_calls_that_were_made_together(before:
         return "looked"
 
     tools = [look, till.pay(needs_approval=True)]
-    together = [*([Say("Paying.")] if said else []), *(Call("look", call_id=f"l{n}") for n in range(before))]
+    together: list[Any] = [*([Say("Paying.")] if said else []), *(Call("look", call_id=f"l{n}") for n in range(before))]
     model = ScriptedModel([Call("look", call_id="earlier"), [*together, Call("pay", {"amount": 1}, call_id="p1")]])
     left = await run(Agent("a", tools=tools, model=model), "go")
     assert [call.call_id for call in left.pending_approvals] == ["p1"]

@@ -327,7 +327,8 @@ async def test_what_comes_while_the_blocking_guardrails_look_is_looked_at_and_no
         handles.append(live)
         result = await live.wait()
     assert looked == [["go"], ["more 1"], ["more 2"]]
-    assert texts(result.history) == ["go", "more 1", "more 2", "done"]
+    assert texts(result.history) == ["go", "more 1", "more 2"]
+    assert result.output == "done"
     assert len(model.requests) == 1
 
 
