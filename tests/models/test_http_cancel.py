@@ -138,7 +138,7 @@ async def test_an_outer_deadline_is_not_taken_for_a_stall(api: str, server: Serv
     server.reply(DELTA[api], Hang())
     with pytest.raises(TimeoutError):
         with anyio.fail_after(0.1):
-            await collect(make_model(chunk_timeout=0.1))
+            await collect(make_model(chunk_timeout=60))  # no shorter: on a slow machine both might pass at once
 
 
 @pytest.mark.parametrize("cancels", [1, 2, 3])
