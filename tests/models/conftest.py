@@ -64,3 +64,10 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     monkeypatch.setattr(http_stream, "_sleep", sleep)
     monkeypatch.setattr(http_stream, "_random", lambda: 1.0)
     return recorded
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_computes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The local model's threads spin while they wait for each other: beside other tests they would wait for cores."""
+    if request.node.get_closest_marker("local_model") is not None:
+        monkeypatch.setattr("agentrun.models.local._cpus", lambda: 1)
