@@ -48,7 +48,7 @@ async def call_model(run: Run, first_input: tuple[Item, ...]) -> None:
     entries = await _pass_blocking_guardrails(run, first_input)
     if entries is None:
         return
-    prepared = _plain(run, agent) if _is_plain(agent) else await _prepare(run, agent)
+    prepared = _plain(agent) if _is_plain(agent) else await _prepare(run, agent)
     if prepared is None:
         return
     instructions, tools = prepared
@@ -192,7 +192,7 @@ def _is_plain(agent: Agent[Any, Any]) -> bool:
     return agent.tools_always_enabled and not callable(agent.instructions)
 
 
-def _plain(run: Run, agent: Agent[Any, Any]) -> tuple[str | None, Sequence[ToolSpec]]:
+def _plain(agent: Agent[Any, Any]) -> tuple[str | None, Sequence[ToolSpec]]:
     return cast("str | None", agent.instructions), agent.tool_specs
 
 
