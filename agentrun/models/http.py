@@ -17,6 +17,11 @@ __all__ = ["HttpModel"]
 class HttpModel(ABC):
     """Base of the adapters. Not part of the public API; its arguments are described by the adapters."""
 
+    _keep_connections = True
+    """Whether a connection of agentrun's own serves one request after the other."""
+    _through_proxies = True
+    """Whether requests without a ``client`` heed the proxies of the environment."""
+
     def __init__(
         self,
         *,

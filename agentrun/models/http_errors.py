@@ -18,7 +18,14 @@ from pydantic_core import from_json
 from agentrun.core.errors import ModelError
 from agentrun.models.wire import as_list, as_object
 
-__all__ = ["error_from_event", "error_from_exception", "error_from_response", "parse_retry_after"]
+__all__ = [
+    "connect_error",
+    "connect_timeout_error",
+    "error_from_event",
+    "error_from_exception",
+    "error_from_response",
+    "parse_retry_after",
+]
 
 _RETRYABLE_STATUSES: Final = frozenset((408, 409, 429))
 # Codes of errors that arrive inside a stream, where there is no HTTP status to go by (OpenAI's error reference, and
@@ -47,10 +54,10 @@ _SNIPPET: Final = 300
 def error_from_exception(
     exc: Exception, *, host: str, opened: bool, request_id: str | None = None
 ) -> ModelError | None:
-    """The `ModelError` for an exception of the HTTP client, or ``None`` when it is not one of its.
+    """The `ModelError` for an exception of the HTTP client or the connection, or ``None`` when it is not one of theirs.
 
     Args:
-        exc: What the client raised.
+        exc: What was raised.
         host: Who was asked, for the message.
         opened: Whether the answer had begun.
         request_id: The provider's id of the request, when the answer had begun.
@@ -66,12 +73,9 @@ def error_from_exception(
             retryable=True,
         )
     if "ConnectTimeout" in names:
-        return ModelError(f"could not connect to {host} in time", retryable=True)
+        return connect_timeout_error(host)
     if "ConnectError" in names:
-        tls = next((cause for cause in _causes(exc) if isinstance(cause, ssl.SSLError)), None)
-        if tls is not None and not isinstance(tls, ssl.SSLEOFError):
-            return ModelError(f"could not set up TLS with {host}: {tls}", retryable=False)
-        return ModelError(f"could not connect to {host}: {detail}", retryable=True)
+        return connect_error(exc, host=host)
     if opened:
         if "DecodingError" in names:
             return ModelError(f"the answer of {host} could not be decoded: {detail}", request_id=request_id)
@@ -81,7 +85,23 @@ def error_from_exception(
     return ModelError(f"the connection to {host} failed: {detail}", retryable=True)
 
 
-_CLIENT_PACKAGES: Final = frozenset(("httpx", "httpx2", "httpcore", "httpcore2"))
+_CLIENT_PACKAGES: Final = frozenset(("httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio"))
+
+
+def connect_error(exc: Exception, *, host: str) -> ModelError:
+    """The `ModelError` for a connection that could not be made."""
+    causes = list(_causes(exc))
+    tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
+    if tls is not None and not isinstance(tls, ssl.SSLEOFError):
+        return ModelError(f"could not set up TLS with {host}: {tls}", retryable=False)
+    # What the system said is at the end of the chain, below "All connection attempts failed".
+    reason = next((cause for cause in reversed(causes) if isinstance(cause, OSError)), exc)
+    return ModelError(f"could not connect to {host}: {str(reason) or type(reason).__name__}", retryable=True)
+
+
+def connect_timeout_error(host: str) -> ModelError:
+    """The `ModelError` for a connection that took too long to make."""
+    return ModelError(f"could not connect to {host} in time", retryable=True)
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:

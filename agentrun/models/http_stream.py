@@ -1,8 +1,8 @@
 """One request over HTTP and its answer: opening the stream, retrying, timing out, closing for certain.
 
 A `ModelStream` tries again, with exponential back-off, as long as nothing of the answer has been handed out; from the
-first event on an error is final. However it is left, the response is closed under a bounded shield: a connection that
-was cut in mid-stream is not returned to the pool, and no limiter token is lost.
+first event on an error is final. However it is left, the answer is closed for certain: a connection that was cut in
+mid-stream is not used again, and no limiter token is lost.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from __future__ import annotations
 import random
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import anyio
 
 from agentrun.core.errors import ModelError, UserError
 from agentrun.core.model import ModelEvent, ModelRequest
-from agentrun.models.http_cancel import ConnectGuard, plain_body, shut
-from agentrun.models.http_clients import SharedClient, limiter_for, shared_client
+from agentrun.models import http_client
+from agentrun.models.http_answer import Answer
 from agentrun.models.http_errors import error_from_exception, error_from_response
+from agentrun.models.http_pool import http_pool, limiter_for
+from agentrun.models.http_target import target_of
 from agentrun.models.sse import SSEDecoder
 from agentrun.models.timed_wait import TimedWait
 
@@ -68,9 +70,7 @@ class ModelStream:
         self._error: ModelError | None = None  # to be raised when what came before it has been handed out
         self._first_deadline = float("inf")
         self._limiter: anyio.CapacityLimiter | None = None
-        self._shared: SharedClient | None = None
-        self._response: Any = None
-        self._chunks: Any = None  # the async generator of the body's bytes
+        self._answer: Answer | None = None
         self._decoder: Decoder | None = None
         self._sse = SSEDecoder()
         self._request_id: str | None = None
@@ -128,21 +128,34 @@ class ModelStream:
 
     async def _attempt(self) -> None:
         model = self._model
-        client = model._client
         if model._max_connections is not None:
-            limiter = limiter_for(model if client is None else client, model._max_connections)
+            limiter = limiter_for(model if model._client is None else model._client, model._max_connections)
             try:
                 # The usual case needs no await, so that no cancellation can come between token and owner.
                 limiter.acquire_on_behalf_of_nowait(self)
             except anyio.WouldBlock:
                 await limiter.acquire_on_behalf_of(self)
             self._limiter = limiter
-        if client is None:
-            self._shared = await shared_client()
-            client = self._shared.client
         self._error = None
         self._request_id = None
         self._sse = SSEDecoder()
+        if model._first_token_timeout is None:
+            self._first_deadline = float("inf")
+        else:
+            self._first_deadline = anyio.current_time() + model._first_token_timeout
+        with anyio.CancelScope(deadline=self._first_deadline) as scope:
+            try:
+                self._answer = await self._send()
+                failure = await self._check(self._answer)
+            except Exception as exc:  # noqa: BLE001
+                raise self._translated(exc)  # noqa: B904 - which has its cause
+        if scope.cancelled_caught:
+            raise self._stalled()
+        if failure is not None:
+            raise failure
+
+    async def _send(self) -> Answer:
+        model = self._model
         headers = {
             **model._headers,
             "content-type": "application/json",
@@ -151,80 +164,67 @@ class ModelStream:
             "accept-encoding": "identity",
             **{name.lower(): value for name, value in (self._request.settings.extra_headers or {}).items()},
         }
-        if model._first_token_timeout is None:
-            self._first_deadline = float("inf")
-        else:
-            self._first_deadline = anyio.current_time() + model._first_token_timeout
-        guard = anyio.CancelScope()
-        request = client.build_request(
-            "POST",
-            model.base_url + model._path(),
-            content=self._body,
-            headers=headers,
-            # connect, read, write, pool; reading is timed by our own scopes.
-            timeout=(model._connect_timeout, None, model._first_token_timeout, model._connect_timeout),
-            extensions={"trace": ConnectGuard(guard)},
+        url, client = model.base_url + model._path(), model._client
+        if client is None:
+            pool = await http_pool()
+            if pool.proxied is None or not model._through_proxies:
+                target = target_of(url)
+                if target.authorization is not None:
+                    headers["authorization"] = target.authorization
+                answer = await pool.post(
+                    target, headers, self._body, connect_timeout=model._connect_timeout, keep=model._keep_connections
+                )
+                if (encoding := answer.headers.get("content-encoding", "identity").lower()) != "identity":
+                    await answer.close()
+                    raise ModelError(
+                        f"{model._host} sent its answer encoded as {encoding}, though it was asked not to; "
+                        "with client=httpx.AsyncClient() it would be decoded"
+                    )
+                return answer
+            client = pool.proxied
+        return await http_client.post(
+            client,
+            url,
+            headers,
+            self._body,
+            connect_timeout=model._connect_timeout,
+            write_timeout=model._first_token_timeout,
         )
-        request.stream = plain_body(request.stream, self._body)
-        failures: list[Exception] = []
-        with anyio.CancelScope(deadline=self._first_deadline) as scope:
-            # In a child task, which no native cancellation reaches: see `ConnectGuard`.
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._send, client, request, guard, failures)
-        if failures:
-            raise failures[0]
-        if scope.cancelled_caught:
-            raise self._stalled()
 
-    async def _send(self, client: Any, request: Any, guard: anyio.CancelScope, failures: list[Exception]) -> None:
-        with guard:
-            try:
-                self._response = await client.send(request, stream=True, follow_redirects=False)
-                failure = await self._check(self._response)
-                if failure is not None:
-                    failures.append(failure)
-            except Exception as exc:  # noqa: BLE001 - raised by the host task
-                error = self._translated(exc)
-                if error is not exc:
-                    error.__cause__ = exc
-                failures.append(error)
-
-    async def _check(self, response: Any) -> ModelError | None:
-        self._request_id = response.headers.get("x-request-id")
-        self._chunks = response.aiter_bytes()
-        kind = response.headers.get("content-type")
-        if response.status_code == 200 and (kind is None or kind.lower().startswith("text/event-stream")):
+    async def _check(self, answer: Answer) -> ModelError | None:
+        headers = answer.headers
+        self._request_id = headers.get("x-request-id")
+        kind = headers.get("content-type")
+        if answer.status == 200 and (kind is None or kind.lower().startswith("text/event-stream")):
             self._decoder = self._model._decoder(self._request_id)
             return None
         body = b""
         try:
-            while len(body) < _MAX_ERROR_BODY:
-                body += await anext(self._chunks)
-        except StopAsyncIteration:
-            pass
+            while len(body) < _MAX_ERROR_BODY and (chunk := await answer.read()):
+                body += chunk
         except Exception as exc:
             # The status says more than the fact that its explanation broke off.
             if error_from_exception(exc, host=self._model._host, opened=True) is None:
                 raise
         return error_from_response(
-            response.status_code,
-            response.headers,
+            answer.status,
+            headers,
             body[:_MAX_ERROR_BODY],
             host=self._model._host,
-            hint=self._model._hint(response.status_code),
+            hint=self._model._hint(answer.status),
         )
 
     async def _read(self) -> None:
-        model, decoder = self._model, self._decoder
+        model, decoder, answer = self._model, self._decoder, self._answer
         assert decoder is not None
-        chunk: bytes | None = None
-        reading: TimedWait[bytes] = TimedWait(anext(self._chunks), self._deadline)
+        assert answer is not None
+        reading: TimedWait[bytes] = TimedWait(answer.read(), self._deadline)
         try:
             chunk = await reading
-        except StopAsyncIteration:
-            pass
         except Exception as exc:
-            raise self._stalled() if reading.expired else self._translated(exc) from exc
+            if reading.expired:
+                raise self._stalled() from exc
+            raise self._translated(exc)  # noqa: B904 - which has its cause
         try:
             self._decode(decoder, chunk)
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
@@ -240,8 +240,8 @@ class ModelStream:
         timeout = self._model._chunk_timeout
         return float("inf") if timeout is None else anyio.current_time() + timeout
 
-    def _decode(self, decoder: Decoder, chunk: bytes | None) -> None:
-        if chunk is None:
+    def _decode(self, decoder: Decoder, chunk: bytes) -> None:
+        if not chunk:
             self._finished = True
             decoder.end(self._ready)
             return
@@ -254,9 +254,12 @@ class ModelStream:
     def _translated(self, exc: Exception) -> Exception:
         if isinstance(exc, ModelError):
             return exc
-        opened = self._response is not None
+        opened = self._answer is not None
         error = error_from_exception(exc, host=self._model._host, opened=opened, request_id=self._request_id)
-        return exc if error is None else error
+        if error is None:
+            return exc
+        error.__cause__ = exc
+        return error
 
     def _stalled(self) -> ModelError:
         if self._started:
@@ -284,27 +287,23 @@ class ModelStream:
     # -- the end ----------------------------------------------------------------------------------------------
 
     async def _finish(self) -> None:
-        if self._decoder is not None and self._decoder.complete and not self._response.is_closed:
+        answer = self._answer
+        if self._decoder is not None and self._decoder.complete and answer is not None and not answer.closed:
             # The answer is complete but for the end of the HTTP body, which follows at once. With it read, the
             # connection can be used again; without it, it has to be closed.
-            with anyio.move_on_after(_DRAIN_SECONDS), suppress(Exception):
-                while True:
-                    await anext(self._chunks)
+            deadline = anyio.current_time() + _DRAIN_SECONDS
+            with suppress(Exception):
+                while await TimedWait(answer.read(), lambda: deadline):
+                    pass
         await self._close()
 
     async def _close(self) -> None:
-        """Close the response, however the stream was left. Not a checkpoint when there is nothing to close."""
+        """Close the answer, however the stream was left. Not a checkpoint when there is nothing to close."""
         try:
-            if self._response is not None and not self._response.is_closed:
-                # In a child task, because a native cancellation goes through shields, but only in the host task.
-                with anyio.CancelScope(shield=True):
-                    async with anyio.create_task_group() as tasks:
-                        tasks.start_soon(shut, self._response, self._chunks)
+            if self._answer is not None and not self._answer.closed:
+                await self._answer.close()
         finally:
-            self._response = self._chunks = self._decoder = None
-            if self._shared is not None:
-                self._shared.give_back()
-                self._shared = None
+            self._answer = self._decoder = None
             if self._limiter is not None:
                 self._limiter.release_on_behalf_of(self)
                 self._limiter = None

@@ -156,23 +156,24 @@ class _PlainLocalModel:
         owner = self._owner
         server = await owner._server()
         url = await server.ready()
-        # A client for each request: making one for a loopback address costs next to nothing, and it can be shared
-        # neither between event loops nor with a process that was started anew.
-        client = await _new_client()
-        try:
-            model = OpenAIChatModel(
-                server.options.weights.stem,
-                base_url=f"{url}/v1",
-                api_key=server.api_key,
-                client=client,
-                first_token_timeout=_FIRST_TOKEN_SECONDS,
-                max_retries=1,
-                max_connections=None,  # the server has its own queue, and this client makes one request only
-            )
-            async with model.stream(_prepared(request)) as events:
-                yield events
-        finally:
-            await _close(client)
+        model = _ServedModel(
+            server.options.weights.stem,
+            base_url=f"{url}/v1",
+            api_key=server.api_key,
+            first_token_timeout=_FIRST_TOKEN_SECONDS,
+            max_retries=1,
+            max_connections=None,  # the server has its own queue
+        )
+        async with model.stream(_prepared(request)) as events:
+            yield events
+
+
+class _ServedModel(OpenAIChatModel):
+    """What the local server serves."""
+
+    # It closes idle connections when it likes, so a connection that is used again may fail.
+    _keep_connections = False
+    _through_proxies = False
 
 
 def _prepared(request: ModelRequest) -> ModelRequest:

@@ -37,7 +37,7 @@ FAULTS = [
     ),
     Fault(
         "the response is not closed",
-        (Edit("agentrun.models.http_cancel:shut", "            await response.aclose()\n", "            pass\n"),),
+        (Edit("agentrun.models.http_client:_shut", "            await response.aclose()\n", "            pass\n"),),
         "over http",
         ("interrupt",),
         1,

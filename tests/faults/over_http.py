@@ -10,7 +10,7 @@ import anyio
 import httpx
 
 from agentrun.models import OpenAIChatModel
-from agentrun.models.http_clients import limiter_for
+from agentrun.models.http_pool import limiter_for
 from agentrun.testing import BrokenLaw
 
 from .ledger import book

@@ -39,6 +39,8 @@ class Reply:
     before: Callable[[], Awaitable[object]] | None = None
     drop: bool = False
     """Close the connection instead of answering."""
+    close: bool = False
+    """Close the connection after the answer, without having said so."""
 
 
 @dataclass
@@ -160,6 +162,8 @@ class Server:
                 else:
                     await step()
             await stream.send(conn.send(h11.EndOfMessage()) or b"")
+            if reply.close:
+                return False
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
             self.gone += 1
             self._tell()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import gc
 import random
-import threading
 from typing import Any
 
 import anyio
@@ -17,13 +15,12 @@ import pytest
 from agentrun.core.errors import ModelError, UserError
 from agentrun.core.events import TextDelta
 from agentrun.core.model import ResponseEnded
-from agentrun.models import http_clients
-from agentrun.models.http_clients import _clients, limiter_for
+from agentrun.models.http_pool import _pools, limiter_for
 
 from . import recordings as rec
 from .asking import REQUEST, collect
 from .conftest import MakeModel
-from .server import Hang, Server, serving
+from .server import Hang, Server
 
 TEXT = {"responses": rec.RESPONSES_TEXT, "chat": rec.CHAT_TEXT}
 DELTA = {"responses": rec.sse(rec.text_delta("Hi")), "chat": rec.chat(rec.chunk({"content": "Hi"}))}
@@ -37,10 +34,10 @@ async def assert_clean(server: Server, model: Any, client: Any) -> None:
     """No connection, no pool slot and no limiter token is held."""
     await server.until(lambda: server.open_connections == 0)
     if client is None:
-        assert all(shared.busy == 0 for shared in _clients.get()[0].shared)
-    for made in [client] if client is not None else [shared.client for shared in _clients.get()[0].shared]:
-        assert not [c for c in pool_of(made).connections if not c.is_closed()]
-        assert pool_of(made)._requests == []
+        assert _pools.get()[0].idle == []
+    else:
+        assert not [c for c in pool_of(client).connections if not c.is_closed()]
+        assert pool_of(client)._requests == []
     assert limiter_for(model if client is None else client, 100).borrowed_tokens == 0
 
 
@@ -224,93 +221,3 @@ async def test_a_stream_can_be_entered_once(api: str, server: Server, make_model
     with pytest.raises(UserError, match="only once"):
         async with stream:
             pass
-
-
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_a_model_outlives_its_event_loop(backend: str, api: str) -> None:
-    from agentrun.models import OpenAIChatModel, OpenAIResponsesModel
-
-    cls: Any = OpenAIResponsesModel if api == "responses" else OpenAIChatModel
-    models: dict[int, Any] = {}
-    clients: list[Any] = []
-
-    async def main(port: int) -> int:
-        async with serving() as server:
-            server.reply(TEXT[api])
-            # The one thing of the model that changes, because each loop has a server of its own.
-            model = models.setdefault(0, cls("test-model", base_url="http://127.0.0.1:1/v1", max_retries=0))
-            model.base_url = server.url
-            await collect(model)
-            await collect(model)
-            assert server.connections == 1
-            [shared] = _clients.get()[0].shared
-            clients.append(shared.client)
-        return port
-
-    for run in range(3):
-        assert anyio.run(main, run, backend=backend) == run
-    gc.collect()  # a connection that was not closed would warn here
-    assert len(set(map(id, clients))) == 3
-    assert all(client.is_closed for client in clients)
-
-
-async def test_many_requests_at_once_are_spread_over_several_clients_and_later_ones_use_the_first(
-    server: Server, make_model: MakeModel, api: str
-) -> None:
-    """httpcore walks all connections of a pool whenever one is opened or closed."""
-    server.reply(DELTA[api], Hang())
-    model = make_model(max_connections=None)
-
-    async def hang() -> None:
-        async with model.stream(REQUEST) as stream:
-            async for _ in stream:
-                pass
-
-    async with anyio.create_task_group() as tasks:
-        for _ in range(130):
-            tasks.start_soon(hang)
-        await server.until(lambda: len(server.requests) == 130)
-        assert [shared.busy for shared in _clients.get()[0].shared] == [64, 64, 2]
-        tasks.cancel_scope.cancel()
-    assert [shared.busy for shared in _clients.get()[0].shared] == [0, 0, 0]
-    async with model.stream(REQUEST) as stream:
-        await anext(stream)
-        assert [shared.busy for shared in _clients.get()[0].shared] == [1, 0, 0]
-    await assert_clean(server, model, None)
-
-
-async def test_of_many_first_requests_one_prepares_and_if_it_fails_another_does(
-    server: Server, make_model: MakeModel, api: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server.reply(TEXT[api])
-    prepared: list[threading.Thread] = []
-    all_wait = threading.Event()
-    original = http_clients._ssl_context.__wrapped__
-
-    def prepare() -> Any:
-        prepared.append(threading.current_thread())
-        all_wait.wait(10)
-        if len(prepared) == 1:
-            raise OSError("no certificates today")
-        return original()
-
-    monkeypatch.setattr(http_clients, "_ssl_context", functools.cache(prepare))
-    model = make_model(max_connections=None)
-    ends: list[Any] = []
-
-    async def ask() -> None:
-        try:
-            ends.append(await collect(model))
-        except OSError as error:
-            ends.append(error)
-
-    async with anyio.create_task_group() as tasks:
-        for _ in range(5):
-            tasks.start_soon(ask)
-        for _ in range(10):
-            await anyio.lowlevel.checkpoint()
-        all_wait.set()
-    assert len(ends) == 5
-    assert [str(end) for end in ends if isinstance(end, OSError)] == ["no certificates today"]
-    assert len(prepared) == 2
-    assert threading.main_thread() not in prepared

@@ -26,10 +26,14 @@ def measure(settings: Settings) -> Iterable[Comparison]:
 
         async def one(backend: str) -> Comparison:
             async with httpx.AsyncClient(verify=False) as client:
-                model = OpenAIResponsesModel("m", api_key="k", base_url=f"{url}/v1", client=client)
+                model = OpenAIResponsesModel("m", api_key="k", base_url=f"{url}/v1")
+                lent = OpenAIResponsesModel("m", api_key="k", base_url=f"{url}/v1", client=client)
 
                 async def watched() -> Seen:
                     return await agentrun_run(model)
+
+                async def with_client() -> Seen:
+                    return await agentrun_run(lent)
 
                 async def unwatched() -> Seen:
                     return str((await run(Agent("bench", model=model), "Go.")).output), ()
@@ -44,7 +48,13 @@ def measure(settings: Settings) -> Iterable[Comparison]:
                     return expected_text(count), ()
 
                 busy: dict[str, float] = {}
-                programs = {AGENTRUN: watched, f"{AGENTRUN}, nobody watches": unwatched, FLOOR: floor, BARE: bare}
+                programs = {
+                    AGENTRUN: watched,
+                    f"{AGENTRUN}, nobody watches": unwatched,
+                    f"{AGENTRUN}, client of the floor": with_client,
+                    FLOOR: floor,
+                    BARE: bare,
+                }
                 samples = await compare(programs, rounds=rounds, per=count, clock=time.process_time)
                 assert await expected() == await bare()
                 for name in (AGENTRUN, BARE):

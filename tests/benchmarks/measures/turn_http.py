@@ -18,7 +18,10 @@ TITLE = "a turn with one tool over HTTP, in runs of 10, 50 and 200 turns (CPU ti
 
 
 def measure(settings: Settings) -> Iterable[Comparison]:
-    """The Responses adapter against loops over httpx that encode the whole history anew in each turn."""
+    """The Responses adapter against loops over httpx that encode the whole history anew in each turn.
+
+    agentrun is measured with connections of its own, and with the floors' client.
+    """
     tools = {"echo": echo}
     agent = Agent("bench", tools=[echo])
     with serving(1) as address:
@@ -28,9 +31,11 @@ def measure(settings: Settings) -> Iterable[Comparison]:
             async def one(backend: str, turns: int = turns, rounds: int = rounds) -> Comparison:
                 url = f"{address}/turns/{turns}/v1"
                 async with new_client() as client:
-                    model = OpenAIResponsesModel("m", api_key="k", base_url=url, client=client)
+                    own = OpenAIResponsesModel("m", api_key="k", base_url=url)
+                    lent = OpenAIResponsesModel("m", api_key="k", base_url=url, client=client)
                     programs: dict[str, Callable[[], Awaitable[Seen]]] = {
-                        AGENTRUN: lambda: agentrun_agent(agent, model),
+                        AGENTRUN: lambda: agentrun_agent(agent, own),
+                        f"{AGENTRUN}, client of the floor": lambda: agentrun_agent(agent, lent),
                         FLOOR: lambda: floor_http(client, url, tools),
                         BARE: lambda: bare_http(client, url, tools),
                     }
