@@ -69,20 +69,19 @@ def _serving() -> Iterator[_Server]:
 
 
 async def _agentrun(server: _Server) -> tuple[float, bool]:
-    async with httpx.AsyncClient(verify=False) as client:
-        model = OpenAIResponsesModel("m", api_key="k", base_url=server.url, client=client)
-        async with open_run(Agent("bench", model=model), "Go.") as live:
-            seen = 0
-            async for event in live.events():
-                seen += type(event) is TextDelta
-                if seen == _DELTAS:
-                    break
-            await anyio.wait_all_tasks_blocked()
-            started = time.perf_counter()
-            live.interrupt("stop")
-            await live.wait()
-            seconds = time.perf_counter() - started
-            return seconds, server.left()
+    model = OpenAIResponsesModel("m", api_key="k", base_url=server.url)
+    async with open_run(Agent("bench", model=model), "Go.") as live:
+        seen = 0
+        async for event in live.events():
+            seen += type(event) is TextDelta
+            if seen == _DELTAS:
+                break
+        await anyio.wait_all_tasks_blocked()
+        started = time.perf_counter()
+        live.interrupt("stop")
+        await live.wait()
+        seconds = time.perf_counter() - started
+        return seconds, server.left()
 
 
 async def _floor(server: _Server) -> tuple[float, bool]:

@@ -155,7 +155,7 @@ def measure(settings: Settings) -> Iterable[Comparison]:
 
         async def http(backend: str) -> Comparison:
             async with httpx.AsyncClient(verify=False) as client:
-                model = OpenAIResponsesModel("m", api_key="k", base_url=f"{url}/hang/v1", client=client)
+                model = OpenAIResponsesModel("m", api_key="k", base_url=f"{url}/hang/v1")
 
                 async def floor_http(tools: _Tools, send: _Send) -> None:
                     pieces = pieces_of(client, f"{url}/hang/v1")
