@@ -9,12 +9,13 @@ from typing import Any, Literal, cast
 from agentrun.core.errors import UserError
 from agentrun.core.limits import Limits
 from agentrun.core.model import Model, ModelRequest, ModelSettings, is_model
+from agentrun.core.plain import PlainValue
 
 __all__ = ["RunConfig"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunConfig:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
+class RunConfig(PlainValue):
     """Settings of one run. Plain data, checked when made; what is left ``None`` comes from the agent or is unbounded.
 
     Attributes:

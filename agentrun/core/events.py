@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from agentrun.core.items import Item, ToolStatus
+from agentrun.core.plain import Plain
 from agentrun.core.usage import Usage
 
 __all__ = [
@@ -46,8 +47,8 @@ RunStatus: TypeAlias = Literal["completed", "interrupted", "failed", "cancelled"
 Path: TypeAlias = tuple[str, ...]
 
 
-@dataclass(slots=True)
-class RunStarted:
+@dataclass(slots=True, repr=False, eq=False)
+class RunStarted(Plain):
     """The first event of a run."""
 
     run_id: str
@@ -55,8 +56,8 @@ class RunStarted:
     path: Path = ()
 
 
-@dataclass(slots=True)
-class RunEnded:
+@dataclass(slots=True, repr=False, eq=False)
+class RunEnded(Plain):
     """The last event of a run; exactly one, never dropped.
 
     Attributes:
@@ -69,8 +70,8 @@ class RunEnded:
     path: Path = ()
 
 
-@dataclass(slots=True)
-class TurnStarted:
+@dataclass(slots=True, repr=False, eq=False)
+class TurnStarted(Plain):
     """A turn begins: one model call and the tools it asks for. ``turn`` counts from 1."""
 
     turn: int
@@ -78,8 +79,8 @@ class TurnStarted:
     path: Path = ()
 
 
-@dataclass(slots=True)
-class ModelCallStarted:
+@dataclass(slots=True, repr=False, eq=False)
+class ModelCallStarted(Plain):
     """The request goes out."""
 
     turn: int
@@ -87,24 +88,24 @@ class ModelCallStarted:
     path: Path = ()
 
 
-@dataclass(slots=True)
-class TextDelta:
+@dataclass(slots=True, repr=False, eq=False)
+class TextDelta(Plain):
     """The next piece of the model's answer."""
 
     text: str
     path: Path = ()
 
 
-@dataclass(slots=True)
-class ReasoningDelta:
+@dataclass(slots=True, repr=False, eq=False)
+class ReasoningDelta(Plain):
     """The next piece of the model's reasoning."""
 
     text: str
     path: Path = ()
 
 
-@dataclass(slots=True)
-class ToolCallDelta:
+@dataclass(slots=True, repr=False, eq=False)
+class ToolCallDelta(Plain):
     """The next piece of a tool call's arguments, as the model writes them.
 
     Attributes:
@@ -119,8 +120,8 @@ class ToolCallDelta:
     path: Path = ()
 
 
-@dataclass(slots=True)
-class ModelCallEnded:
+@dataclass(slots=True, repr=False, eq=False)
+class ModelCallEnded(Plain):
     """The model's stream has ended and was closed.
 
     Attributes:
@@ -136,8 +137,8 @@ class ModelCallEnded:
     path: Path = ()
 
 
-@dataclass(slots=True)
-class ToolStarted:
+@dataclass(slots=True, repr=False, eq=False)
+class ToolStarted(Plain):
     """A tool begins to run."""
 
     call_id: str
@@ -146,8 +147,8 @@ class ToolStarted:
     path: Path = ()
 
 
-@dataclass(slots=True)
-class ToolProgress:
+@dataclass(slots=True, repr=False, eq=False)
+class ToolProgress(Plain):
     """Whatever a tool passed to ``ctx.progress(...)``."""
 
     call_id: str
@@ -156,8 +157,8 @@ class ToolProgress:
     path: Path = ()
 
 
-@dataclass(slots=True)
-class ToolEnded:
+@dataclass(slots=True, repr=False, eq=False)
+class ToolEnded(Plain):
     """A tool call has ended and its cleanup is done. Each call has exactly one.
 
     A call that never began to run (rejected, unknown tool, invalid arguments, cancelled before its start) has this
@@ -171,8 +172,8 @@ class ToolEnded:
     path: Path = ()
 
 
-@dataclass(slots=True)
-class GuardrailEnded:
+@dataclass(slots=True, repr=False, eq=False)
+class GuardrailEnded(Plain):
     """A guardrail has answered, or was cancelled."""
 
     name: str
@@ -182,8 +183,8 @@ class GuardrailEnded:
     path: Path = ()
 
 
-@dataclass(slots=True)
-class AgentChanged:
+@dataclass(slots=True, repr=False, eq=False)
+class AgentChanged(Plain):
     """One agent handed over to another."""
 
     previous: str
@@ -191,8 +192,8 @@ class AgentChanged:
     path: Path = ()
 
 
-@dataclass(slots=True)
-class InputInjected:
+@dataclass(slots=True, repr=False, eq=False)
+class InputInjected(Plain):
     """``inject`` was called."""
 
     injection_id: str
@@ -201,8 +202,8 @@ class InputInjected:
     path: Path = ()
 
 
-@dataclass(slots=True)
-class InputDelivered:
+@dataclass(slots=True, repr=False, eq=False)
+class InputDelivered(Plain):
     """An injected input is part of the model call of this turn."""
 
     injection_id: str
@@ -210,8 +211,8 @@ class InputDelivered:
     path: Path = ()
 
 
-@dataclass(slots=True)
-class InterruptRequested:
+@dataclass(slots=True, repr=False, eq=False)
+class InterruptRequested(Plain):
     """An interrupt was accepted: a first one, or one that escalates.
 
     Attributes:
@@ -226,8 +227,8 @@ class InterruptRequested:
     path: Path = ()
 
 
-@dataclass(slots=True)
-class ApprovalRequested:
+@dataclass(slots=True, repr=False, eq=False)
+class ApprovalRequested(Plain):
     """A tool call waits for ``approve(call_id)`` or ``reject(call_id)``."""
 
     call_id: str
@@ -236,8 +237,8 @@ class ApprovalRequested:
     path: Path = ()
 
 
-@dataclass(slots=True)
-class EventsDropped:
+@dataclass(slots=True, repr=False, eq=False)
+class EventsDropped(Plain):
     """This subscriber was too slow and asked for ``overflow="drop"``: so many deltas are missing here."""
 
     count: int

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from agentrun.core.plain import PlainValue
+
 __all__ = ["Interrupt", "InterruptLatch", "InterruptMode"]
 
 InterruptMode: TypeAlias = Literal["immediate", "after_turn"]
 """``"immediate"`` cuts the model stream and the tools; ``"after_turn"`` lets both finish."""
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupt:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Interrupt(PlainValue):
     """The interrupt that ended a run, or is ending it.
 
     Attributes:

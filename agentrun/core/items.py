@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
 from agentrun.core.errors import UserError
+from agentrun.core.plain import PlainValue
 
 __all__ = [
     "AssistantMessage",
@@ -41,16 +42,16 @@ MessageStatus: TypeAlias = Literal["completed", "incomplete"]
 """Whether the model said all it wanted to say, or was cut (by an interrupt, an injection or a length limit)."""
 
 
-@dataclass(frozen=True, slots=True)
-class TextPart:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class TextPart(PlainValue):
     """A piece of text in a user message."""
 
     text: str
     type: Literal["text"] = "text"
 
 
-@dataclass(frozen=True, slots=True)
-class ImagePart:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class ImagePart(PlainValue):
     """An image in a user message: an ``https:`` or ``data:`` URL."""
 
     url: str
@@ -58,8 +59,8 @@ class ImagePart:
     type: Literal["image"] = "image"
 
 
-@dataclass(frozen=True, slots=True)
-class FilePart:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class FilePart(PlainValue):
     """A file in a user message, as a ``data:`` URL or the id of a file the provider already has."""
 
     filename: str | None = None
@@ -81,8 +82,8 @@ ContentPart: TypeAlias = Annotated[TextPart | ImagePart | FilePart, _ByType()]
 """A piece of a user message."""
 
 
-@dataclass(frozen=True, slots=True)
-class UserMessage:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class UserMessage(PlainValue):
     """Something the user said.
 
     Attributes:
@@ -115,16 +116,16 @@ class UserMessage:
         return "".join(part.text for part in self.content if isinstance(part, TextPart))
 
 
-@dataclass(frozen=True, slots=True)
-class SystemMessage:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class SystemMessage(PlainValue):
     """An instruction to the model inside the conversation."""
 
     text: str
     type: Literal["system_message"] = "system_message"
 
 
-@dataclass(frozen=True, slots=True)
-class AssistantMessage:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class AssistantMessage(PlainValue):
     """Something the model said.
 
     Attributes:
@@ -141,8 +142,8 @@ class AssistantMessage:
     type: Literal["assistant_message"] = "assistant_message"
 
 
-@dataclass(frozen=True, slots=True)
-class Reasoning:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Reasoning(PlainValue):
     """The model's reasoning, as far as the provider shows it.
 
     Attributes:
@@ -155,8 +156,8 @@ class Reasoning:
     type: Literal["reasoning"] = "reasoning"
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class ToolCall(PlainValue):
     """The model's wish to have a tool called.
 
     Attributes:
@@ -172,8 +173,8 @@ class ToolCall:
     type: Literal["tool_call"] = "tool_call"
 
 
-@dataclass(frozen=True, slots=True)
-class ToolOutput:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class ToolOutput(PlainValue):
     """What came of a tool call.
 
     Attributes:

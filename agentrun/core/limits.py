@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agentrun.core.errors import LimitExceeded, MaxTurnsExceeded, TokenLimitExceeded, ToolCallLimitExceeded
+from agentrun.core.plain import PlainValue
 from agentrun.core.usage import Usage
 
 __all__ = ["Limits"]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Limits(PlainValue):
     """Bounds that are checked between the steps of a run; ``None`` means no bound."""
 
     max_turns: int | None = 10

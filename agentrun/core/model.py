@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol, TypeAlias, cast, runtime_checkable
 from agentrun.core.errors import UserError
 from agentrun.core.events import ReasoningDelta, TextDelta, ToolCallDelta
 from agentrun.core.items import AssistantMessage, Item, Reasoning, ToolCall
+from agentrun.core.plain import Plain, PlainValue
 from agentrun.core.usage import Usage
 
 __all__ = [
@@ -37,8 +38,8 @@ FinishReason: TypeAlias = Literal["stop", "tool_calls", "length", "content_filte
 """Why the model stopped; ``"length"`` and ``"content_filter"`` mean that it had not said all."""
 
 
-@dataclass(frozen=True, slots=True)
-class ToolSpec:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class ToolSpec(PlainValue):
     """A tool as the model sees it.
 
     Attributes:
@@ -54,8 +55,8 @@ class ToolSpec:
     strict: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class OutputSchema:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class OutputSchema(PlainValue):
     """The JSON schema that the final answer must match (an agent's ``output_type``)."""
 
     name: str
@@ -63,8 +64,8 @@ class OutputSchema:
     strict: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSettings:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class ModelSettings(PlainValue):
     """Knobs of a model call. ``None`` leaves the provider's default.
 
     Attributes:
@@ -116,8 +117,8 @@ def _is_number(value: object) -> bool:
 _DEFAULT_SETTINGS = ModelSettings()
 
 
-@dataclass(slots=True)
-class ModelRequest:
+@dataclass(slots=True, repr=False, eq=False)
+class ModelRequest(Plain):
     """One call of a model.
 
     Attributes:
@@ -135,8 +136,8 @@ class ModelRequest:
     output_schema: OutputSchema | None = None
 
 
-@dataclass(slots=True)
-class ResponseEnded:
+@dataclass(slots=True, repr=False, eq=False)
+class ResponseEnded(Plain):
     """The model has said all it wanted to say.
 
     Attributes:

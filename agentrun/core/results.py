@@ -10,6 +10,7 @@ from typing_extensions import TypeVar
 from agentrun.core.events import RunStatus
 from agentrun.core.interrupts import Interrupt
 from agentrun.core.items import AssistantMessage, Item, ToolCall
+from agentrun.core.plain import Plain, PlainValue
 from agentrun.core.snapshot import RunSnapshot, UndeliveredInput
 from agentrun.core.usage import Usage
 
@@ -24,8 +25,8 @@ __all__ = [
 OutputT_co = TypeVar("OutputT_co", covariant=True, default=Any)
 
 
-@dataclass(slots=True)
-class TeardownReport:
+@dataclass(slots=True, repr=False, eq=False)
+class TeardownReport(Plain):
     """What it took to end the run. Empty lists mean that everything ended by itself.
 
     Attributes:
@@ -76,8 +77,8 @@ class TeardownReport:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class GuardrailResult:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class GuardrailResult(PlainValue):
     """How one guardrail answered, once."""
 
     name: str
@@ -150,8 +151,8 @@ class RunResult(Generic[OutputT_co]):
 ScopeKind: TypeAlias = Literal["run", "model", "tool", "guardrail", "hook", "session"]
 
 
-@dataclass(frozen=True, slots=True)
-class ScopeState:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class ScopeState(PlainValue):
     """Something that is alive in a run right now.
 
     Attributes:
@@ -171,8 +172,8 @@ class ScopeState:
     children: tuple[ScopeState, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RunState:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class RunState(PlainValue):
     """A picture of a run, taken at one moment.
 
     Attributes:

@@ -13,6 +13,7 @@ from agentrun.core.events import RunStatus
 from agentrun.core.inbox import Delivery
 from agentrun.core.item_json import dump_items, json_text, parse_items
 from agentrun.core.items import Item, ToolCall
+from agentrun.core.plain import Plain, PlainValue
 from agentrun.core.usage import Usage
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ __all__ = ["RunSnapshot", "UndeliveredInput"]
 SNAPSHOT_VERSION: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
-class UndeliveredInput:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class UndeliveredInput(PlainValue):
     """An injected input that no model call has seen."""
 
     injection_id: str
@@ -32,8 +33,8 @@ class UndeliveredInput:
     deliver: Delivery
 
 
-@dataclass(slots=True)
-class RunSnapshot:
+@dataclass(slots=True, repr=False, eq=False)
+class RunSnapshot(Plain):
     """A run that has ended, as plain data, to be stored and gone on from with ``open_run(..., resume_from=...)``.
 
     Attributes:

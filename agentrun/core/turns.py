@@ -26,6 +26,7 @@ from agentrun.core.inbox import Delivery, Inbox, InboxEntry
 from agentrun.core.interrupts import InterruptLatch, InterruptMode
 from agentrun.core.items import AssistantMessage, Item, Reasoning, SystemMessage, ToolCall, ToolOutput, UserMessage
 from agentrun.core.limits import Limits
+from agentrun.core.plain import Plain
 from agentrun.core.response import ResponseBuilder
 from agentrun.core.transcript import Transcript
 from agentrun.core.usage import Usage
@@ -36,29 +37,29 @@ __all__ = ["Action", "CallModel", "CheckOutput", "Effect", "Finish", "RunTools",
 # Never changed once made, like events; frozen ones take three times as long to make.
 
 
-@dataclass(slots=True)
-class CallModel:
+@dataclass(slots=True, repr=False, eq=False)
+class CallModel(Plain):
     """Start a new turn: call the model with the transcript and what the inbox holds."""
 
     turn: int
 
 
-@dataclass(slots=True)
-class RunTools:
+@dataclass(slots=True, repr=False, eq=False)
+class RunTools(Plain):
     """Run these calls, and report each one's output."""
 
     calls: tuple[ToolCall, ...]
 
 
-@dataclass(slots=True)
-class CheckOutput:
+@dataclass(slots=True, repr=False, eq=False)
+class CheckOutput(Plain):
     """The model's answer is final unless an output guardrail objects."""
 
     message: AssistantMessage
 
 
-@dataclass(slots=True)
-class Finish:
+@dataclass(slots=True, repr=False, eq=False)
+class Finish(Plain):
     """The run is over; tear down what is left and report."""
 
     status: RunStatus

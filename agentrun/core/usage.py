@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agentrun.core.plain import Plain
+
 __all__ = ["Usage"]
 
 
-@dataclass(slots=True)
-class Usage:
+@dataclass(slots=True, repr=False, eq=False)
+class Usage(Plain):
     """Tokens and requests used, by one model call or by a whole run.
 
     Attributes:

@@ -20,7 +20,6 @@ from typing import Any, Final
 import anyio
 import h11
 from anyio.abc import ByteStream, SocketAttribute
-from anyio.streams.tls import TLSStream
 
 from agentrun.core.errors import UserError
 from agentrun.models.http_errors import connect_error, connect_timeout_error
@@ -59,7 +58,9 @@ async def connect(target: Target, context: ssl.SSLContext | None, timeout: float
     raise connect_timeout_error(host)
 
 
-async def _wrap(stream: ByteStream, host: str, context: ssl.SSLContext) -> TLSStream:
+async def _wrap(stream: ByteStream, host: str, context: ssl.SSLContext) -> ByteStream:
+    from anyio.streams.tls import TLSStream
+
     try:
         return await TLSStream.wrap(
             stream,

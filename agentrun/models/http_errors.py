@@ -10,7 +10,6 @@ import math
 import ssl
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from pydantic_core import from_json
@@ -201,6 +200,8 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     seconds = _number(value)
     if seconds is not None:
         return seconds
+    from email.utils import parsedate_to_datetime  # rarely needed, and slow to import
+
     try:
         when = parsedate_to_datetime(value)
     except ValueError:

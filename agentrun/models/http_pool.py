@@ -190,7 +190,7 @@ async def _prepare() -> None:
         prepared = anyio.Event()
         token = _preparing.set(prepared)
         try:
-            # Importing httpx and reading the certificate store take tens of milliseconds: not in the loop's own thread.
+            # Reading the certificates takes tens of milliseconds: not in the loop's own thread.
             await anyio.to_thread.run_sync(_ssl_context)
         finally:
             _preparing.reset(token)
@@ -199,9 +199,15 @@ async def _prepare() -> None:
 
 @functools.cache
 def _ssl_context() -> ssl.SSLContext:
-    import httpx
+    """The context of the process, which trusts whom httpx does: SSL_CERT_FILE, SSL_CERT_DIR, or Mozilla's list."""
+    if file := os.environ.get("SSL_CERT_FILE"):
+        context = ssl.create_default_context(cafile=file)
+    elif folder := os.environ.get("SSL_CERT_DIR"):
+        context = ssl.create_default_context(capath=folder)
+    else:
+        import certifi
 
-    context = httpx.create_ssl_context()  # knows SSL_CERT_FILE and SSL_CERT_DIR
+        context = ssl.create_default_context(cafile=certifi.where())
     context.set_alpn_protocols(["http/1.1"])
     return context
 

@@ -143,6 +143,7 @@ class ModelStream:
             self._first_deadline = float("inf")
         else:
             self._first_deadline = anyio.current_time() + model._first_token_timeout
+        failure: ModelError | None = None
         with anyio.CancelScope(deadline=self._first_deadline) as scope:
             try:
                 self._answer = await self._send()

@@ -19,33 +19,43 @@ _USED = {
     AGENTRUN: """
 from agentrun import Agent, RunConfig, open_run, run, tool
 from agentrun.models import OpenAIResponsesModel
-import agentrun.runtime.run, agentrun.models.openai_responses, agentrun.runtime.handle
-import httpx
+import agentrun.runtime.run, agentrun.models.openai_responses, agentrun.models.http_pool, agentrun.runtime.handle
 """,
     _BASE: _IMPORTS[_BASE],
 }
-# Nothing that is put off until it is needed can hide here: a tool's schema, a client for HTTP, a whole run.
+# Nothing that is put off until it is needed can hide here: a tool's schema, a whole run, a request over HTTP (which
+# nobody answers).
 _FIRST_RUN = {
     AGENTRUN: """
 import agentrun
 from agentrun.models import OpenAIResponsesModel
 from agentrun.testing import Call, Say, ScriptedModel
-OpenAIResponsesModel("m", api_key="k", base_url="http://127.0.0.1:9")
-import httpx
-httpx.AsyncClient(verify=False)
 async def echo(text: str) -> str: return text
 model = ScriptedModel([Call("echo", {"text": "x"}), Say("y")])
 agentrun.run_sync(agentrun.Agent("a", tools=[echo], model=model), "Go.")
+http = OpenAIResponsesModel("m", api_key="k", base_url="http://127.0.0.1:9", max_retries=0)
+try:
+    agentrun.run_sync(agentrun.Agent("a", model=http), "Go.")
+except agentrun.ModelError:
+    pass
+else:
+    raise AssertionError("somebody has answered")
 """,
     _BASE: """
 import anyio, httpx, pydantic
-httpx.AsyncClient(verify=False)
 async def echo(text: str) -> str: return text
 adapter = pydantic.TypeAdapter(pydantic.create_model("Arguments", text=(str, ...)))
 adapter.json_schema()
 async def main():
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(echo, adapter.validate_json('{"text": "x"}').text)
+    async with httpx.AsyncClient(verify=False) as client:
+        try:
+            await client.post("http://127.0.0.1:9")
+        except httpx.ConnectError:
+            pass
+        else:
+            raise AssertionError("somebody has answered")
 anyio.run(main)
 """,
 }
@@ -57,7 +67,7 @@ def measure(settings: Settings) -> Iterable[Comparison]:
     samples = _measure(_IMPORTS, rounds)
     yield Comparison("import agentrun", "", samples, aims=[Aim(_BASE, 1.0)])
     yield Comparison("import of all that a run needs", "", _measure(_USED, rounds), aims=[Aim(_BASE, 1.25)])
-    yield Comparison("import, one tool, one run, an HTTP client", "", _measure(_FIRST_RUN, rounds), aims=[])
+    yield Comparison("import, one tool, one run, one request over HTTP", "", _measure(_FIRST_RUN, rounds), aims=[])
 
 
 def _measure(programs: dict[str, str], rounds: int) -> dict[str, list[float]]:
