@@ -10,6 +10,7 @@ import pytest
 from agentrun.core.events import RunEnded, TextDelta
 from agentrun.core.inbox import Inbox
 from agentrun.core.items import UserMessage
+from agentrun.runtime.backend import running_backend
 from agentrun.runtime.hub import EventHub
 from agentrun.runtime.injection import Injection
 
@@ -18,7 +19,7 @@ DELTA = TextDelta("x")
 
 @pytest.mark.parametrize("how", ["closed", "dropped"])
 def test_a_watcher_that_goes_takes_no_other_with_it(how: str) -> None:
-    hub = EventHub()
+    hub = EventHub(running_backend())
     watchers = [hub.subscribe(1, "wait") for _ in range(3)]
     gone = watchers.pop(1)
     if how == "closed":
@@ -38,7 +39,7 @@ def test_a_watcher_that_goes_takes_no_other_with_it(how: str) -> None:
 
 
 async def test_a_closed_stream_has_no_more_events() -> None:
-    hub = EventHub()
+    hub = EventHub(running_backend())
     stream = hub.subscribe(9, "wait")
     hub.publish(DELTA)
     hub.publish(DELTA)
@@ -49,7 +50,7 @@ async def test_a_closed_stream_has_no_more_events() -> None:
 
 
 async def test_nobody_is_waited_for_once_the_watchers_have_caught_up() -> None:
-    hub = EventHub()
+    hub = EventHub(running_backend())
     stream = hub.subscribe(2, "wait")
     hub.publish(DELTA)
     assert not hub.pressed
@@ -65,7 +66,7 @@ async def test_nobody_is_waited_for_once_the_watchers_have_caught_up() -> None:
 
 
 async def test_a_wait_for_watchers_that_is_cancelled_is_over() -> None:
-    hub = EventHub()
+    hub = EventHub(running_backend())
     stream = hub.subscribe(1, "wait")
     hub.publish(DELTA)
     with anyio.move_on_after(0):
@@ -75,7 +76,7 @@ async def test_a_wait_for_watchers_that_is_cancelled_is_over() -> None:
 
 
 async def test_the_end_comes_once() -> None:
-    hub = EventHub()
+    hub = EventHub(running_backend())
     stream = hub.subscribe(9, "wait")
     hub.end(RunEnded("completed"))
     hub.end(RunEnded("failed"))

@@ -17,6 +17,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 import anyio
 
+from agentrun.runtime.backend import Backend, running_backend
 from agentrun.runtime.cancellations import (
     absorb_native_cancellations,
     asyncio_task,
@@ -83,19 +84,22 @@ class Cell:
     Nothing can cancel it in between: `Contained.cancel` and the others do nothing once their code is over.
 
     Attributes:
+        backend: That of the event loop.
         scope: The scope; another one after a piece of code that was cancelled.
         entered: Whether the task is in it.
         broken: The code has left scopes of its own open, so this one cannot be left any more.
     """
 
-    __slots__ = ("_shield", "broken", "entered", "scope")
+    __slots__ = ("_shield", "backend", "broken", "entered", "scope")
 
-    def __init__(self, *, shield: bool = False) -> None:
+    def __init__(self, *, shield: bool = False, backend: Backend | None = None) -> None:
         """Args:
         shield: Whether cancellations from outside shall not come in.
+        backend: That of the event loop, if it is at hand.
         """
         self._shield = shield
-        self.scope: anyio.CancelScope = anyio.CancelScope(shield=shield)
+        self.backend: Backend = backend if backend is not None else running_backend()
+        self.scope: anyio.CancelScope = self.backend.scope(shield=shield)
         self.entered: bool = False
         self.broken: bool = False
 
@@ -113,7 +117,7 @@ class Cell:
         """Be as new for the next piece of code: a scope that was cancelled stays so, so there is another then."""
         if self.scope.cancel_called:
             self.leave()
-            self.scope = anyio.CancelScope(shield=self._shield)
+            self.scope = self.backend.scope(shield=self._shield)
             self.enter()
         elif self.scope.deadline != math.inf:
             self.scope.deadline = math.inf
@@ -173,7 +177,9 @@ class Contained(Generic[_T]):
         """
         self.cell: Cell = cell if cell is not None else Cell(shield=shield)
         self._scope = self.cell.scope
-        self._grace_scope = anyio.CancelScope()
+        backend = self.cell.backend
+        self._cancelled_class = backend.cancelled
+        self._grace_scope = backend.scope()
         if timeout is not None:
             self._scope.deadline = anyio.current_time() + timeout
         self._armed = timeout is not None  # it may be cancelled from now on: somebody asked for it, or time may be up
@@ -230,7 +236,6 @@ class Contained(Generic[_T]):
         """
         task = asyncio_task()
         self._on_trio = task is None
-        self._cancelled_class = anyio.get_cancelled_exc_class()
         self._coro = coro
         native_before = 0 if task is None else task.cancelling()
         value: _T | None = None

@@ -21,6 +21,7 @@ import anyio.lowlevel
 
 from agentrun.core.errors import UserError
 from agentrun.core.events import Event, EventsDropped, ReasoningDelta, TextDelta, ToolCallDelta, ToolProgress, with_path
+from agentrun.runtime.backend import Backend
 
 __all__ = ["EventHub", "EventStream", "Overflow"]
 
@@ -80,27 +81,24 @@ class EventStream:
             self._since_checkpoint += 1
         else:
             self._since_checkpoint = 0
-            await self._wait()
-            while not queue:
+            if queue or self._ended:
+                await anyio.lowlevel.checkpoint()
+            while not queue:  # still, or because another task that reads this stream was quicker
                 if self._ended:
                     raise StopAsyncIteration
-                await self._wait()  # another task that reads this stream was quicker
+                if self._waiter is not None:
+                    raise UserError(
+                        "two tasks iterate over the same event stream; call run.events() once for each of them"
+                    )
+                self._waiter = self._hub.backend.event()
+                try:
+                    await self._waiter.wait()
+                finally:
+                    self._waiter = None
         event = queue.popleft()
         if len(queue) == self._low_water:
             self._hub.room()
         return event
-
-    async def _wait(self) -> None:
-        if self._queue or self._ended:
-            await anyio.lowlevel.checkpoint()
-            return
-        if self._waiter is not None:
-            raise UserError("two tasks iterate over the same event stream; call run.events() once for each of them")
-        self._waiter = anyio.Event()
-        try:
-            await self._waiter.wait()
-        finally:
-            self._waiter = None
 
     def _put(self, event: Event) -> bool:
         """Take an event in. Returns whether the model stream has to wait for this watcher now."""
@@ -147,13 +145,26 @@ class EventStream:
 class EventHub:
     """What a run publishes to."""
 
-    __slots__ = ("_ended", "_parent", "_path", "_prelude", "_prelude_lost", "_room", "_streams", "pressed", "waiting")
+    __slots__ = (
+        "_ended",
+        "_parent",
+        "_path",
+        "_prelude",
+        "_prelude_lost",
+        "_room",
+        "_streams",
+        "backend",
+        "pressed",
+        "waiting",
+    )
 
-    def __init__(self, parent: EventHub | None = None, path: tuple[str, ...] = ()) -> None:
+    def __init__(self, backend: Backend, parent: EventHub | None = None, path: tuple[str, ...] = ()) -> None:
         """Args:
+        backend: That of the event loop.
         parent: The hub of the run this one is nested in; it gets every event, too, with ``path`` in front.
         path: The id of the tool call in which this run is nested.
         """
+        self.backend: Backend = backend
         self._parent = parent
         self._path = path
         # Weak: a watcher that was dropped without a word must not slow the run for ever.
@@ -256,7 +267,7 @@ class EventHub:
                 hub.pressed = False
                 while hub.lagging_here:
                     if hub._room is None or hub._room.is_set():
-                        hub._room = anyio.Event()
+                        hub._room = self.backend.event()
                     await hub._room.wait()
                 hub = hub._parent
         finally:

@@ -45,20 +45,30 @@ async def call_model(run: Run, first_input: tuple[Item, ...]) -> None:
     model's stream is none.
     """
     machine, agent = run.machine, run.agent
-    entries = await _pass_blocking_guardrails(run, first_input)
-    if entries is None:
-        return
-    prepared = _plain(agent) if _is_plain(agent) else await _prepare(run, agent)
-    if prepared is None:
-        return
+    waited = False
+    seen: Sequence[InboxEntry] | None = None  # by the blocking guardrails
+    if _has_blocking(agent):
+        waited = True
+        seen = await _pass_blocking_guardrails(run, first_input)
+        if seen is None:
+            return
+    prepared: tuple[str | None, Sequence[ToolSpec]] | None
+    if _is_plain(agent):
+        prepared = _plain(agent)
+    else:
+        waited = True
+        prepared = await _prepare(run, agent)
+        if prepared is None:
+            return
     instructions, tools = prepared
-    if run.hub.lagging:
+    if run.hub.pressed and run.hub.lagging:
+        waited = True
         await run.step("run", "waiting for watchers", run.hub.wait_for_watchers())
     # From here to the stream there is no await: what is due now is part of this very call.
-    if not isinstance(machine.next_action(), CallModel):
+    if waited and not isinstance(machine.next_action(), CallModel):
         return  # the run was interrupted meanwhile, or the input that asked for this call was withdrawn
     due = machine.due_input()
-    if due != entries and _has_blocking(agent):
+    if seen is not None and due != seen:
         return  # more came while those before it were looked at; the driver comes back here at once
     builder = machine.begin_model_call(due)
     turn, model = machine.turn, run.models[id(agent)]
@@ -172,8 +182,6 @@ def _has_blocking(agent: Agent[Any, Any]) -> bool:
 async def _pass_blocking_guardrails(run: Run, first_input: tuple[Item, ...]) -> list[InboxEntry] | None:
     """Run the blocking input guardrails on all that the call would take in; ``None`` if the run is to stop."""
     entries = run.machine.due_input()
-    if not _has_blocking(run.agent):
-        return entries
     run.phase = "guardrails"
     first = () if run.first_input_checked else first_input
     fresh = first + tuple(item for entry in entries if entry.id not in run.checked for item in entry.items)

@@ -31,6 +31,7 @@ from agentrun.core.results import (
 )
 from agentrun.core.snapshot import UndeliveredInput
 from agentrun.core.turns import Effect, TurnMachine
+from agentrun.runtime.backend import Backend, running_backend
 from agentrun.runtime.cancellations import native_cancellations, only_cancellations
 from agentrun.runtime.containment import Cell, Contained, Outcome, call
 from agentrun.runtime.hub import EventHub
@@ -74,6 +75,7 @@ class Run:
         "_step_started",
         "_waiter",
         "agent",
+        "backend",
         "cell",
         "checked",
         "config",
@@ -99,6 +101,7 @@ class Run:
         "parent",
         "pending_approvals",
         "phase",
+        "publish",
         "report",
         "result",
         "saved",
@@ -139,7 +142,11 @@ class Run:
         self.hooks: Sequence[RunHooks] = hooks
         self.end_on_approval: bool = end_on_approval
         self.parent: ToolRun | None = parent
-        self.hub: EventHub = EventHub(parent.run.hub, (parent.call.call_id,)) if parent is not None else EventHub()
+        self.backend: Backend = running_backend()
+        self.hub: EventHub = EventHub(self.backend)
+        if parent is not None:
+            self.hub = EventHub(self.backend, parent.run.hub, (parent.call.call_id,))
+        self.publish: Callable[[Event], None] = self.hub.publish  # tell the watchers
         self.report: TeardownReport = TeardownReport()
         self.errors: list[BaseException] = []
         self.exit_request: BaseException | None = None  # a Ctrl-C or `sys.exit()` that is no failure of the run
@@ -158,7 +165,8 @@ class Run:
         self.guards: GuardRace
         self.task_group: TaskGroup
         self.task_pool: TaskPool | None = None  # most runs need none
-        self.cell: Cell = Cell(shield=True)  # of the driver, which is in it from its first step to its last
+        # Of the driver, which is in it from its first step to its last.
+        self.cell: Cell = Cell(shield=True, backend=self.backend)
         self.left_open: AgentRunError | None = None  # user code has left scopes of its own open, which says this
         self.tools: list[ToolRun] = []  # of the turn under way, in the order of the calls
         self.known_calls: set[str] = set()
@@ -257,10 +265,6 @@ class Run:
             return None
         raise UserError(f"the run has no tool call with the id {call_id!r}; events and state() show the ids")
 
-    def publish(self, event: Event) -> None:
-        """Tell the watchers."""
-        self.hub.publish(event)
-
     # Cutting and waking ----------------------------------------------------------------------------------------
 
     def apply(self, effect: Effect) -> None:
@@ -312,7 +316,7 @@ class Run:
         if self._news:
             await anyio.lowlevel.checkpoint()
         else:
-            self._waiter = anyio.Event()
+            self._waiter = self.backend.event()
             try:
                 await self._waiter.wait()
             finally:
@@ -330,7 +334,7 @@ class Run:
             await anyio.lowlevel.checkpoint()
             return
         if self._done is None:
-            self._done = anyio.Event()
+            self._done = self.backend.event()
         await self._done.wait()
 
     def start_timer(self, seconds: float, callback: Callable[[], object]) -> None:

@@ -60,7 +60,8 @@ class PooledTask:
 
     def __init__(self, pool: TaskPool) -> None:
         self._pool = pool
-        self.cell: Cell = Cell(shield=True)  # an outside cancellation reaches calls in order, through the driver
+        # A shield, because an outside cancellation reaches calls in order, through the driver.
+        self.cell: Cell = Cell(shield=True, backend=pool.run.backend)
         self.wake: anyio.Event
         self.begun: bool = False
         self._call: ToolRun | None = None
@@ -87,7 +88,7 @@ class PooledTask:
                 if pool.closed or cell.broken:
                     break
                 cell.renew()  # the call may have been cancelled before its first step
-                self.wake = anyio.Event()
+                self.wake = pool.run.backend.event()
                 pool.idle.append(self)
                 await self.wake.wait()
         except BaseException as exc:  # noqa: BLE001 - the task was cancelled natively between two calls, or Ctrl-C on trio

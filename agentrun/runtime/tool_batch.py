@@ -65,8 +65,10 @@ class ToolBatch:
                 await self._run_alone(self.calls[0])
             else:
                 await self._run_side_by_side()
+        except BaseException:
+            self._advance()  # what has ended meanwhile
+            raise
         finally:
-            self._advance()
             run.tools = []
             for tool in self.calls:
                 tool.release()
