@@ -18,7 +18,7 @@ DELTA = TextDelta("x")
 
 
 @pytest.mark.parametrize("how", ["closed", "dropped"])
-def test_a_watcher_that_goes_takes_no_other_with_it(how: str) -> None:
+async def test_a_watcher_that_goes_takes_no_other_with_it(how: str) -> None:
     hub = EventHub(running_backend())
     watchers = [hub.subscribe(1, "wait") for _ in range(3)]
     gone = watchers.pop(1)
@@ -73,6 +73,26 @@ async def test_a_wait_for_watchers_that_is_cancelled_is_over() -> None:
         await hub.wait_for_watchers()
     assert hub.waiting is False
     assert stream.lagging
+    assert hub.pressed  # the next one waits again
+
+
+async def test_a_watcher_that_comes_late_and_has_enough_to_read_already_is_waited_for() -> None:
+    hub = EventHub(running_backend())
+    hub.publish(DELTA)
+    assert not hub.pressed
+    first = hub.subscribe(1, "wait")
+    assert first.lagging
+    assert hub.pressed
+
+
+async def test_a_watcher_that_comes_while_another_is_waited_for_does_not_end_that() -> None:
+    hub = EventHub(running_backend())
+    first = hub.subscribe(1, "wait")
+    hub.publish(DELTA)
+    second = hub.subscribe(1, "wait")
+    assert not second.lagging
+    assert first.lagging
+    assert hub.pressed
 
 
 async def test_the_end_comes_once() -> None:

@@ -174,8 +174,8 @@ class EventHub:
         self._room: anyio.Event | None = None
         self._ended = False
         self.waiting: bool = False
-        # Looking at every watcher for every delta would cost more than the delta itself. This is set when an event
-        # fills a buffer, and only `wait_for_watchers`, which looks closely, takes it back: it may be out of date, but
+        # Looking at every watcher for every delta would cost more than the delta itself. This is set when an event, or
+        # what happened before a watcher came, fills a buffer, and only `wait_for_watchers`, which looks closely, takes it back: it may be out of date, but
         # never wrong about there being no need to wait.
         self.pressed: bool = False
 
@@ -205,6 +205,7 @@ class EventHub:
             stream._end()
         else:
             self._streams.append(weakref.ref(stream, self._forget))
+            self.pressed |= stream.lagging
         return stream
 
     def unsubscribe(self, stream: EventStream) -> None:
@@ -270,5 +271,8 @@ class EventHub:
                         hub._room = self.backend.event()
                     await hub._room.wait()
                 hub = hub._parent
+        except BaseException:
+            self.pressed = True  # who lagged may lag still
+            raise
         finally:
             self.waiting = False
