@@ -65,10 +65,11 @@ class ToolBatch:
                 await self._run_alone(self.calls[0])
             else:
                 await self._run_side_by_side()
-        except BaseException:
-            self._advance()  # what has ended meanwhile
-            raise
         finally:
+            for tool in self.calls:
+                if not tool.told:  # something has come in between, perhaps without an exception
+                    self._advance()
+                    break
             run.tools = []
             for tool in self.calls:
                 tool.release()

@@ -13,7 +13,7 @@ GUARDS = "agentrun.runtime.guard_race:GuardRace"
 FAULTS = [
     Fault(
         "the driver has no shield",
-        (Edit("agentrun.runtime.run:Run.__init__", "Cell(shield=True)", "Cell()"),),
+        (Edit("agentrun.runtime.run:Run.__init__", "Cell(shield=True, ", "Cell("),),
         "two tools",
         ("cancel",),
         7,
