@@ -40,8 +40,9 @@ class OpenAIResponsesModel(OpenAIModel):
             address and for ``OPENAI_BASE_URL`` only. Other servers get no key unless it is passed here.
         base_url: Address of the API. Default: ``OPENAI_BASE_URL``, or ``https://api.openai.com/v1``.
         headers: Further HTTP headers of every request.
-        client: An ``httpx.AsyncClient`` or ``httpx2.AsyncClient`` to use instead of agentrun's own. It stays yours to
-            close, and has to be used in one event loop only.
+        client: An ``httpx.AsyncClient`` or ``httpx2.AsyncClient`` to send requests with, instead of over agentrun's own
+            connections (HTTP/1.1; the certificates and proxies that the environment names). It stays yours to close,
+            and has to be used in one event loop only.
         organization: OpenAI organization id. Default: ``OPENAI_ORG_ID``.
         project: OpenAI project id. Default: ``OPENAI_PROJECT_ID``.
         connect_timeout: Seconds to connect. ``None`` means no limit, here as below.

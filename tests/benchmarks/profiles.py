@@ -70,6 +70,8 @@ _PURPOSES: Final = {  # what each file of agentrun is for
     "agentrun/core/": "history and decisions",
     "models/history.py": "the request",
     "models/openai_responses.py": "the request",
+    "models/http_connection.py": "HTTP (connections, h11)",
+    "models/http_pool.py": "HTTP (connections, h11)",
     "agentrun/models/": "the stream",
     "agentrun/runtime/": "steps, limits, hooks, teardown",
     "agentrun/tools/": "steps, limits, hooks, teardown",
@@ -77,8 +79,8 @@ _PURPOSES: Final = {  # what each file of agentrun is for
     "site-packages/sniffio": "scopes and tasks (anyio, asyncio)",
     "asyncio/": "scopes and tasks (anyio, asyncio)",
     "selectors.py": "scopes and tasks (anyio, asyncio)",
-    "site-packages/http": "HTTP (httpx, httpcore, h11)",
-    "site-packages/h11": "HTTP (httpx, httpcore, h11)",
+    "site-packages/http": "HTTP (connections, h11)",
+    "site-packages/h11": "HTTP (connections, h11)",
     "tests/benchmarks": "model, tool and watcher",
 }
 _NOT_COUNTED: Final = ("_quiet", "select")  # the collection of garbage before each round; waiting for the server
