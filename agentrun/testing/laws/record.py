@@ -169,3 +169,8 @@ class RunRecord:
     points: int = 0
     state: RunState | None = None
     found: list[BrokenLaw] = field(default_factory=list[BrokenLaw])
+
+    def names_thread(self, name: str) -> bool:
+        """Whether the run's teardown report names this thread as one that it has left behind."""
+        result = self.live.result if self.live is not None else None
+        return result is not None and any(repr(name) in entry for entry in result.teardown.abandoned_threads)
