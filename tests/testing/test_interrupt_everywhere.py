@@ -191,3 +191,19 @@ def test_nothing_of_a_swept_run_stays_in_memory(backend: Any) -> None:
     before = alive()
     sweep(backend, limit=2)
     assert alive() - before <= 1  # the last one may still be referred to
+
+
+@both
+def test_a_run_to_which_nothing_was_done_may_take_as_long_as_it_likes(backend: Any) -> None:
+    @tool
+    async def patient() -> str:
+        """Take longer than any teardown may."""
+        await anyio.sleep(100)
+        return "done"
+
+    def make() -> Agent[Any, Any]:
+        return Agent("a", tools=[patient], model=ScriptedModel([Call("patient"), *[Say("Very well.")] * 4]))
+
+    report = interrupt_everywhere(make, "Go", backends=[backend], actions=["interrupt"], grace=10)
+    report.raise_if_failed()
+    assert len(report.failures) == 0 < report.injections  # the first ones come before there is a run

@@ -367,7 +367,10 @@ class Trial:
         for each in self.records:
             if each.kind == "thread" and each.ending == "running":
                 each.cuts.append(where(each.coro))
+        missed = self.missed
         self._act(shot)
+        if self.missed > missed and self.fired == 1:
+            self._shot_at = None  # nothing was done, so no teardown has begun that could take too long
         if shot.times > 1:
             self._again, self._again_left = shot, shot.times - 1
 
