@@ -229,7 +229,9 @@ class Trial:
             self.diverged = min(self.steps + 1, self._shots[0].point)
 
     def _is_known_thread(self, record: TaskRecord) -> bool:
-        return record.kind == "thread" and self.knows_thread is not None and self.knows_thread(record.coro.name)
+        """Whether it is a thread that somebody has reported, or works for one, which waits for it."""
+        thread: Any = record.coro if record.kind == "thread" else record.works_for
+        return thread is not None and self.knows_thread is not None and self.knows_thread(thread.name)
 
     async def _consult(self, oracle: Callable[[], Any]) -> None:
         try:

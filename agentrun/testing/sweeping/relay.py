@@ -34,6 +34,7 @@ class TaskRecord:
         cuts: Where it stood when a cancellation, whosever it was, was delivered to it, since the injection; of a
             thread, where it stood when something was injected.
         kind: What it is.
+        works_for: The thread that has asked for it, and that waits for it; ``None`` if that is not known.
     """
 
     number: int
@@ -43,6 +44,7 @@ class TaskRecord:
     deliveries: list[Place] = field(default_factory=list[Place])
     cuts: list[Place] = field(default_factory=list[Place])
     kind: Literal["task", "thread"] = "task"
+    works_for: Any = None
 
     @property
     def label(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from agentrun.testing.sweeping.points import Abandoned, Trial
 from agentrun.testing.sweeping.relay import TaskRecord, keep_for_ever
-from agentrun.testing.sweeping.trio_threads import TrioCrew, is_from_thread
+from agentrun.testing.sweeping.trio_threads import TrioCrew, asked_from
 from agentrun.testing.sweeping.verdicts import SweepRefused
 from agentrun.testing.sweeping.virtual_time import seeded_trio
 
@@ -74,17 +74,17 @@ class _Watch:
             if getattr(task.coro, "cr_code", None) is not Trial.root.__code__:
                 return  # one of trio's own
             trial.active = True
-        elif not trial.active or not self._is_below_root(task):
+        thread = asked_from(task.coro)
+        if self.records and (not trial.active or not (thread is not None or self._is_below_root(task))):
             return
         self.records[task], task.coro = trial.adopt(task.coro, task.name, self._is_ours)
+        self.records[task].works_for = thread
 
     def _is_below_root(self, task: Any) -> bool:
         import trio
 
         nursery = task.parent_nursery
         if nursery is not None and nursery.parent_task in self.records:
-            return True
-        if is_from_thread(task.coro):
             return True
         try:  # a system task that the scenario has spawned
             return trio.lowlevel.current_task() in self.records

@@ -14,7 +14,7 @@ from agentrun.testing.sweeping.thread_patches import wait_until
 if TYPE_CHECKING:
     from agentrun.testing.sweeping.points import Trial
 
-__all__ = ["TrioCrew", "is_from_thread", "virtual_worker_threads"]
+__all__ = ["TrioCrew", "asked_from", "virtual_worker_threads"]
 
 
 class TrioCrew(Crew):
@@ -95,12 +95,15 @@ class _Answer:
         self._wake = wake
 
 
-def is_from_thread(coro: Any) -> bool:
-    """Whether this is the task of an async function that a thread has asked the event loop to run."""
+def asked_from(coro: Any) -> VirtualThread | None:
+    """The thread that has asked the event loop to run this, if it is the task of an async function of that kind."""
     from trio import _threads
 
     internals: Any = _threads
-    return getattr(coro, "cr_code", None) is internals.Run.run_system.__code__
+    if getattr(coro, "cr_code", None) is not internals.Run.run_system.__code__:
+        return None
+    thread: VirtualThread | None = getattr(coro.cr_frame.f_locals["self"], "_asked_from", None)
+    return thread
 
 
 @contextlib.contextmanager
@@ -125,8 +128,9 @@ def virtual_worker_threads(crew: Callable[[], TrioCrew | None]) -> Generator[Non
             ours.start(fn, deliver, name)
 
     def send_message_to_trio(trio_token: Any, message_to_trio: Any) -> Any:
-        if current_thread() is not None:
+        if (thread := current_thread()) is not None:
             object.__setattr__(message_to_trio, "queue", _Answer())  # it is frozen
+            object.__setattr__(message_to_trio, "_asked_from", thread)
         return send(trio_token, message_to_trio)
 
     cache.start_thread_soon, threads._send_message_to_trio = start_thread_soon, send_message_to_trio
