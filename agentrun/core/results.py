@@ -32,7 +32,8 @@ class TeardownReport(Plain):
     Attributes:
         cancelled_tools: Tool calls that were cancelled, as ``"name (call_id)"``, in the order of the calls.
         swallowed_cancellations: User code that was cancelled and returned as if it had not been.
-        abandoned_threads: Threads that did not look at ``check_cancelled`` within the grace and still run.
+        abandoned_threads: Threads that did not look at ``check_cancelled`` within the grace and still run; those of
+            nested runs, too.
         killed_processes: Process groups that had to be ended by a signal.
         expired_graces: User code whose cleanup took longer than ``cleanup_grace``.
         cleanup_errors: What cleanup code raised, as ``"where: error"``; the exceptions are in ``RunResult.errors``.

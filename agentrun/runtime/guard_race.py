@@ -123,7 +123,10 @@ class GuardRace:
         try:
             if not guard.contained.cancel_called:
                 outcome = await guard.contained.run(self._call(guard, what))
+            # A thread that has ended within its grace has kept to the rules. Its answer comes too late nevertheless.
+            late, outcome.swallowed = outcome.swallowed, outcome.swallowed and guardrail.is_async
             self._run.note(outcome, what)
+            outcome.swallowed = late
             if outcome.ending == "returned" and not outcome.swallowed:
                 trip = read_verdict(guardrail, outcome.value)
         except BaseException as exc:  # noqa: BLE001 - an invalid verdict; whatever it is, it does not pass

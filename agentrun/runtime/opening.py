@@ -299,6 +299,9 @@ class _Opening:
         if parent is not None:
             parent.nested.remove(run)
             parent.run.machine.usage.add(run.machine.usage)
+            # Few look at the result of a nested run, and a thread that goes on must not do so in silence.
+            left = (f"{entry}, in {parent.what}" for entry in run.report.abandoned_threads)
+            parent.run.report.abandoned_threads.extend(left)
         run.release()
         return self._leave(exc, interruption)
 

@@ -299,7 +299,12 @@ class ToolRun:
             return await cast("Awaitable[Any]", tool.call(self.ctx, self.arguments))
         if tool.isolation == "process":
             return await self._invoke_process(tool)
-        self._thread = ThreadCall(lambda: tool.call(self.ctx, self.arguments), self._start_hook)
+
+        def in_thread() -> Any:
+            self.check_cancelled()  # it may have been cancelled while the thread was being started
+            return tool.call(self.ctx, self.arguments)
+
+        self._thread = ThreadCall(in_thread, self._start_hook)
         try:
             return await self._thread.run(self.batch.task_group)
         finally:

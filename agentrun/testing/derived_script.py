@@ -162,10 +162,9 @@ def _cannot(tool: FunctionTool[..., Any]) -> str:
     """Why a tool cannot be swept, if so."""
     if tool.is_enabled is False:
         return "it is not enabled"
-    if tool.is_async:
+    if tool.is_async or tool.isolation == "thread":
         return ""
-    where = "a process" if tool.isolation == "process" else "a thread"
-    return f"it is a sync function and runs in {where}, whose steps no event loop sees; a sweep needs async tools"
+    return "it runs in a process, whose steps no event loop sees"
 
 
 def _arguments(tool: FunctionTool[..., Any], given: Any) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def interrupt_everywhere(
         agent: The agent, or a function that makes it, with all its state, afresh. An agent that is given as such must
             have a `ScriptedModel`, whose script is then played from its beginning each time, with some spare turns for
             what is injected; agents inside of it (handoffs, agents as tools) need the function. Its tools and
-            guardrails must be async: sync ones run in threads.
+            guardrails may be sync; see `check_tool`.
         input: What the run starts with; may be left out with ``resume_from``.
         deps: Makes the run's ``deps`` afresh.
         session: Makes the run's session afresh.
@@ -112,7 +112,7 @@ def interrupt_everywhere(
         progress: See there.
 
     Raises:
-        SweepRefused: The run is not deterministic, or uses threads, sockets or processes.
+        SweepRefused: The run is not deterministic, uses sockets or processes, or a thread waits for something real.
         UserError: An argument is not valid.
     """
     make = _maker(agent)

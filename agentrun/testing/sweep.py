@@ -90,7 +90,9 @@ def cancel_everywhere(
     not closed, file descriptors, processes), no task may have returned although it was cancelled, nothing but the
     cancellation may have been raised, the teardown must have ended in time, and the oracle must be content.
 
-    Call it from an ordinary function. Use in-memory fakes for what would be sockets, threads or subprocesses.
+    Call it from an ordinary function. Use in-memory fakes for what would be sockets or subprocesses. The worker
+    threads of anyio, trio and ``asyncio.to_thread`` take turns with the event loop: each of their steps, from one
+    ``time.sleep`` or call of the event loop to the next, is a scheduling point, and sleeping takes virtual time.
 
     Args:
         scenario: An async function without arguments. It must make everything it uses afresh each time.
@@ -118,7 +120,8 @@ def cancel_everywhere(
         A report; ``cancel_everywhere(...).raise_if_failed()`` is a test in one line.
 
     Raises:
-        SweepRefused: The scenario is not deterministic, or uses real threads, sockets or processes.
+        SweepRefused: The scenario is not deterministic, uses sockets or processes, or one of its threads waits for
+            something real, such as a lock or a pipe.
         UserError: An argument is not valid, or it was called inside an event loop or another sweep.
     """
     if not callable(scenario):

@@ -66,12 +66,13 @@ def check_tool(
     looks for), clean up within its grace, raise nothing in its cleanup, and not return as if it had not been cancelled.
     ``check_tool(query, {"sql": "select 1"}, oracle=pool_is_whole)`` is a whole test.
 
-    Call it from an ordinary function. Use in-memory fakes for what would be sockets, threads or processes; time is
-    virtual.
+    Call it from an ordinary function. Use in-memory fakes for what would be sockets or processes; time is virtual. A
+    sync tool runs in a worker thread, which the sweep lets run only while the event loop waits for it: it is stopped
+    whenever it sleeps or waits for the event loop, and ``time.sleep`` takes no time.
 
     Args:
-        tool: A tool, an async function, or a function without parameters that makes one of these afresh, together with
-            what the tool works on; it is called before each run.
+        tool: A tool, a function, or a function that can be called without arguments and makes one of these afresh,
+            together with what the tool works on; it is called before each run.
         arguments: What the tool is called with, as the model would send it: JSON values that match its schema.
         deps: Makes the run's ``deps`` afresh.
         config: The run's settings, such as its ``cleanup_grace``.
@@ -99,7 +100,8 @@ def check_tool(
     Raises:
         ToolCheckFailed: The tool does not cope; an `AssertionError` that says where it breaks which law, and what to do
             about it.
-        SweepRefused: The tool cannot be swept: it is sync, not deterministic, or uses threads, sockets or processes.
+        SweepRefused: The tool cannot be swept: it is not deterministic, uses sockets or processes, or its thread waits
+            for something real.
         UserError: An argument is not valid.
     """
     check_sizes(grace=grace, max_points=max_points, second=second, limit=limit)
@@ -148,38 +150,35 @@ def check_tool(
 
 def _maker(tool: Any) -> Callable[[], FunctionTool[..., Any]]:
     """The function that makes the tool for each run."""
-    if _is_async_or_tool(tool):
+    if _is_async_or_tool(tool) or (callable(tool) and not isinstance(tool, type) and _needs_arguments(tool)):
         found = as_tool(tool)
-        _refuse_sync(found)
+        _refuse_process(found)
         return lambda: found
     if not callable(tool) or isinstance(tool, type):
         raise UserError(
-            f"tool must be a tool, an async function, or a function that makes one, not {type(tool).__name__}"
+            f"tool must be a tool, a function, or a function that makes one of these, not {type(tool).__name__}"
         )
-    if _needs_arguments(tool):
-        _refuse_sync(as_tool(tool))
 
     def make() -> FunctionTool[..., Any]:
         made = tool()
-        if not _is_async_or_tool(made):
+        if not callable(made) and not _is_async_or_tool(made):
             raise UserError(
-                f"{_name(tool)}() must return a tool or an async function, not {type(made).__name__}: a sync function "
-                "given to check_tool is taken for one that makes the tool"
+                f"{_name(tool)}() must return a tool or a function, not {type(made).__name__}: a sync function that "
+                "can be called without arguments is taken for one that makes the tool; check_tool(agentrun.tool("
+                f"{_name(tool)})) checks it as a tool"
             )
         found = as_tool(made)
-        _refuse_sync(found)
+        _refuse_process(found)
         return found
 
     return make
 
 
-def _refuse_sync(tool: FunctionTool[..., Any]) -> None:
-    if not tool.is_async:
-        where = "a process of its own" if tool.isolation == "process" else "a thread"
+def _refuse_process(tool: FunctionTool[..., Any]) -> None:
+    if not tool.is_async and tool.isolation == "process":
         raise SweepRefused(
-            f"tool {tool.name!r} is a sync function and runs in {where}, whose steps the event loop does not see: "
-            "there are no scheduling points at which it could be stopped. Check an async version of it with in-memory "
-            "fakes, or test with open_run() that it looks at ctx.check_cancelled()"
+            f"tool {tool.name!r} runs in a process of its own, whose steps the event loop does not see: there are no "
+            "scheduling points at which it could be stopped. Check it with isolation='thread', and with in-memory fakes"
         )
 
 

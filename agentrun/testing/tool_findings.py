@@ -20,6 +20,8 @@ __all__ = ["describe_failures", "describe_groups", "in_user_code", "teardown_fin
 _OWN_CODE: Final = str(Path(__file__).parents[1])
 _MOST_SHOWN: Final = 5
 
+_ABANDONED: Final = "did not end within its grace when it was cancelled: its thread was left behind, and goes on"
+
 _LAW_OF_ORACLE: Final = 1  # what the tool has taken is still taken when the run is over
 
 _OPEN: Final = (
@@ -42,6 +44,11 @@ _ADVICE: Final[dict[str, str]] = {
         "returns. What asyncio.create_task starts, or asyncio.shield keeps, goes on when the tool is cancelled."
     ),
     "thread": "Use anyio.to_thread.run_sync, which waits for its thread, or join it in the cleanup.",
+    "abandoned": (
+        "Nobody can stop a thread: it has to look. Call `ctx.check_cancelled()` at every turn, sleep in slices that "
+        "are shorter than the grace, and give every call that waits a timeout. What cannot look belongs into a process "
+        "that can be killed: tool(..., isolation='process')."
+    ),
     "asyncgen": "Close it: `async with contextlib.aclosing(generator)`.",
     "resource": _OPEN,
     "fd": _OPEN,
@@ -71,8 +78,10 @@ _MACHINERY: Final = re.compile(
     r"\n *task \d+ \((the scenario\) waits at .*|agentrun [^\n]* waits at \S*\bagentrun/(runtime|testing)/.*)"
 )
 _TOOL_TASK: Final = re.compile(r"task \d+ \(agentrun (run|tool .*? \([^()]*\))\)")
+_TOOL_THREAD: Final = re.compile(r"thread \d+ \(agentrun thread\)")
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 _TOOL: Final = re.compile(r"\(agentrun tool (.*?) \(")
+_THREAD: Final = "thread "
 _OF_TOOL: Final = "(agentrun "  # the tool runs in a task of its own, or in that of the run
 
 
@@ -114,7 +123,12 @@ def teardown_findings(teardown: TeardownReport) -> Iterator[BrokenLaw]:
     """What tools and other user code did to a run's teardown, as laws that they have broken."""
     for what in dict.fromkeys(map(_without_id, teardown.swallowed_cancellations)):
         yield BrokenLaw(8, f"{what} was cancelled, and returned as if it had not been")
+    abandoned = [_without_id(entry.partition(" in thread ")[0]) for entry in teardown.abandoned_threads]
+    for what in dict.fromkeys(abandoned):
+        yield BrokenLaw(1, f"{what} {_ABANDONED}")
     for what in dict.fromkeys(map(_without_id, teardown.expired_graces)):
+        if what in abandoned:
+            continue  # the same
         yield BrokenLaw(6, f"{what}: its cleanup took longer than its grace, and was cut short")
     for error in teardown.cleanup_errors:
         what, _, text = error.partition("): ")
@@ -140,8 +154,11 @@ def _grouped(failures: Iterable[Failure]) -> list[_Group]:
 
 def _kind(violation: Violation, failure: Failure) -> str:
     check, law = violation.check, violation.law
+    if check == "law" and violation.message.endswith(_ABANDONED):
+        return "abandoned"
     if check == "oracle" or (check == "law" and law == 1):
-        return "oracle in a task" if any(_OF_TOOL not in label for label, _ in _cuts(failure)) else "oracle"
+        others = (label for label, _ in _cuts(failure) if not label.startswith(_THREAD))
+        return "oracle in a task" if any(_OF_TOOL not in label for label in others) else "oracle"
     if check in ("livelock", "deadlock"):
         return "stuck"
     if check == "exception":
@@ -161,6 +178,7 @@ def _what(violation: Violation) -> str:
     what = "" if violation.check == "law" else f"{CHECKS[violation.check]}: "
     where = f" {violation.place}" if violation.place is not None else ""
     message = _TOOL_TASK.sub("the tool", _MACHINERY.sub("", violation.message)).replace("the scenario", "the run")
+    message = _TOOL_THREAD.sub("the tool's thread", message)
     return f"{what}{_ADDRESS.sub('', message)}{where}"
 
 
@@ -193,6 +211,10 @@ def _where(failure: Failure) -> Iterator[str]:
             yield "stopped before its first line, or after its last one"
     seen: set[str] = set()
     for label, place in cuts:
+        if label.startswith(_THREAD):
+            thread = _TOOL_THREAD.sub("the tool's thread", label)
+            yield f"{thread} was at {place}"
+            continue
         tool = _TOOL.search(label)
         who = f"tool {tool[1]}" if tool is not None else "the tool" if _OF_TOOL in label else f"its {label}"
         how = "cancelled again" if label in seen else "cancelled"

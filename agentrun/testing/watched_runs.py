@@ -105,6 +105,7 @@ class WatchedRuns:
         self._record.live = live
         self._trial.actions.update(self._steering.actions(live))
         self._trial.why_stuck = self._steering.why_stuck
+        self._trial.knows_thread = self._record.names_thread
         self._stream = live.events(buffer=_BUFFER)
 
     def _left(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Literal
 
 import anyio
@@ -46,8 +47,24 @@ async def stubborn(url: str) -> str:
 
 
 @tool
-def in_thread() -> str:
-    """Block."""
+def in_thread(ctx: RunContext[Any]) -> str:
+    """Look, and sleep."""
+    for _ in range(2):
+        ctx.check_cancelled()
+        time.sleep(1)
+    return "done"
+
+
+@tool
+def deaf() -> str:
+    """Sleep, and look at nothing."""
+    time.sleep(20)
+    return "done"
+
+
+@tool(isolation="process")
+def apart() -> str:
+    """Work in a process."""
     return "done"
 
 
@@ -59,8 +76,9 @@ async def code(number: int) -> int:
     return number
 
 
-good = Agent("good", tools=[look_up, clean], output_type=Report)
-broken = Agent("broken", tools=[look_up, stubborn, in_thread])
+good = Agent("good", tools=[look_up, clean, in_thread], output_type=Report)
+broken = Agent("broken", tools=[look_up, stubborn, apart])
+deafened = Agent("deafened", tools=[deaf, in_thread])
 helper = Agent("helper", tools=[stubborn])
 billing = Agent("billing", tools=[look_up], handoffs=[Agent("refunds", tools=[stubborn])])
 desk = Agent("desk", tools=[look_up], handoffs=[billing])

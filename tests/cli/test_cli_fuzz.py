@@ -33,7 +33,7 @@ def test_a_broken_tool_is_told_with_law_and_line_and_the_command_that_replays_it
     assert done.returncode == 1
     assert "law 8 (no piece of user code can take another down by accident): tool stubborn was cancelled" in done.stdout
     assert bug_line() in done.stdout
-    assert "SKIPPED: tool in_thread of agent broken: it is a sync function" in done.stderr
+    assert "SKIPPED: tool apart of agent broken: it runs in a process" in done.stderr
     command = re.findall(r"to see it again: (.*)", done.stdout)[0]
     words = shlex.split(command)
     assert words[:5] == ["agentrun", "fuzz", "fuzzed_agents:broken", "--input", "Try it."]
@@ -43,6 +43,15 @@ def test_a_broken_tool_is_told_with_law_and_line_and_the_command_that_replays_it
     assert f": 1 runs at {points} points" in again.stdout
     assert "the run in full:" in again.stdout
     assert bug_line() in again.stdout
+
+
+def test_a_sync_tool_that_does_not_look_is_told_to(backend: str) -> None:
+    done = fuzz("fuzzed_agents:deafened", "--actions", "interrupt", "--points", "20", backend=backend)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "law 1 (nothing outlives its run): tool deaf did not end within its grace" in done.stdout
+    assert "in deaf: `time.sleep(20)`" in done.stdout
+    assert "Call `ctx.check_cancelled()` at every turn" in done.stdout
+    assert "tool in_thread" not in done.stdout
 
 
 def test_agents_to_hand_over_to_get_scripts_of_their_own(backend: str) -> None:
@@ -123,7 +132,7 @@ def test_an_answer_fits_the_output_type() -> None:
         (("nonsense",), "agentrun: --agent must be MODULE:NAME"),
         (("fuzzed_agents:nobody",), "agentrun: --agent fuzzed_agents:nobody: fuzzed_agents has no 'nobody'"),
         (("fuzzed_agents:not_an_agent",), "agentrun: --agent fuzzed_agents:not_an_agent: this is not an Agent but int"),
-        (("fuzzed_agents:broken", "--tool", "x"), "agentrun: --tool: the agent has no tool 'x'; it has in_thread, l"),
+        (("fuzzed_agents:broken", "--tool", "x"), "agentrun: --tool: the agent has no tool 'x'; it has apart, l"),
         (("fuzzed_agents:broken", "--arguments", "x"), "agentrun: --arguments must be TOOL=JSON"),
         (("fuzzed_agents:broken", "--arguments", "x={"), "agentrun: --arguments for tool 'x' are not JSON"),
         (("fuzzed_agents:broken", "--arguments", "stubborn={}"), "agentrun: --arguments for tool 'stubborn': The arg"),

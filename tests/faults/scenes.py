@@ -44,7 +44,7 @@ from .over_http import all_is_given_back, http_model
 from .tools import asks_twice, careful, dangerous, guarded_work, has_enough, patient, quick, slow, tells
 from .watchers import failure_caught, left_early, watched_slowly, watcher_leaves
 
-__all__ = ["SCENES", "Scene"]
+__all__ = ["SCENES", "Scene", "begin", "spare"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,9 @@ from .hub_faults import FAULTS as HUB_FAULTS
 from .model_faults import FAULTS as MODEL_FAULTS
 from .opening_faults import FAULTS as OPENING_FAULTS
 from .planting import Edit, StaleFault, plant
-from .scenes import SCENES
+from .scenes import SCENES as SCENES_WITHOUT_THREADS
+from .thread_faults import FAULTS as THREAD_FAULTS
+from .thread_scenes import THREAD_SCENES
 from .tool_faults import FAULTS as TOOL_FAULTS
 
 FAULTS = [
@@ -31,7 +33,9 @@ FAULTS = [
     *TOOL_FAULTS,
     *CONTAINMENT_FAULTS,
     *MODEL_FAULTS,
+    *THREAD_FAULTS,
 ]
+SCENES = SCENES_WITHOUT_THREADS | THREAD_SCENES
 
 
 def sweep(name: str, actions: Any, backend: Any, limit: int | None = None) -> SweepReport:

@@ -35,6 +35,7 @@ RARE_PATHS = {
     "in a hook of a start": ("hook on_run_start", "hook on_model_start", "hook on_tool_start"),
     "in a hook of an end": ("hook on_run_end", "hook on_model_end", "hook on_tool_end"),
     "in a guardrail": ("guardrail",),
+    "in a thread": ("thread",),
     "in a model's stream": ("stream",),
     "between two tool ends": ("between tool ends",),
     "with a tool that waits for its turn": ("tool queued",),

@@ -333,31 +333,19 @@ def test_methods_tools_and_functions_that_make_tools_are_all_taken() -> None:
         assert check_tool(each, backends=["asyncio"], limit=1).injections
 
 
-def test_sync_tools_are_refused_with_what_to_do_instead() -> None:
-    @tool
-    def sync(words: str) -> str:
-        return words
+def apart(words: str) -> str:
+    """Run in a process, which imports it."""
+    return words
 
-    def plain(words: str) -> str:
-        return words
 
+def test_tools_that_run_in_processes_are_refused_with_what_to_do_instead() -> None:
     def nothing() -> str:
         return "not a tool"
 
-    with pytest.raises(SweepRefused, match=r"tool 'sync' is a sync function and runs in a thread.*async version"):
-        check_tool(sync, {"words": "x"})
-    with pytest.raises(SweepRefused, match="tool 'plain' is a sync function"):
-        check_tool(plain, {"words": "x"})
-    with pytest.raises(UserError, match=r"nothing\(\) must return a tool or an async function, not str"):
+    with pytest.raises(SweepRefused, match=r"tool 'apart' runs in a process of its own.*isolation='thread'"):
+        check_tool(tool(apart, isolation="process"), {"words": "x"})
+    with pytest.raises(UserError, match=r"nothing\(\) must return a tool or a function, not str.*tool\(nothing\)\)"):
         check_tool(nothing)
-
-
-def test_a_tool_that_uses_a_thread_is_refused() -> None:
-    async def in_thread() -> None:
-        await anyio.to_thread.run_sync(len, "x")
-
-    with pytest.raises(SweepRefused, match="a thread"):
-        check_tool(in_thread)
 
 
 def test_a_tool_that_is_never_called_is_told() -> None:
@@ -393,7 +381,7 @@ def test_bad_arguments_are_named(arguments: Any, options: dict[str, Any], match:
 
 @pytest.mark.parametrize("thing", [5, "search", str, Agent("a")])
 def test_what_is_no_tool_is_named(thing: Any) -> None:
-    with pytest.raises(UserError, match="tool must be a tool, an async function, or a function that makes one"):
+    with pytest.raises(UserError, match="tool must be a tool, a function, or a function that makes one"):
         check_tool(thing)
 
 

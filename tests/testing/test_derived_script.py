@@ -130,7 +130,13 @@ async def nothing() -> str:
 
 @tool
 def sync() -> str:
-    """Block."""
+    """Run in a thread."""
+    return ""
+
+
+@tool(isolation="process")
+def apart() -> str:
+    """Run in a process."""
     return ""
 
 
@@ -141,11 +147,12 @@ async def disabled() -> str:
 
 
 def test_each_tool_is_called_alone_and_then_all_together() -> None:
-    turns, skipped = derived_turns(Agent("a", tools=[echo, nothing, sync, disabled]))
-    assert [[call.name for call in turn] for turn in turns] == [["echo"], ["nothing"], ["echo", "nothing"]]
+    turns, skipped = derived_turns(Agent("a", tools=[echo, nothing, sync, apart, disabled]))
+    calls = [[call.name for call in turn] for turn in turns]
+    assert calls == [["echo"], ["nothing"], ["sync"], ["echo", "nothing", "sync"]]
     assert turns[0][0].arguments == {"word": "aa"}
-    assert [(each.tool, each.reason.partition(" and ")[0]) for each in skipped] == [
-        ("sync", "it is a sync function"),
+    assert [(each.tool, each.reason.partition(",")[0]) for each in skipped] == [
+        ("apart", "it runs in a process"),
         ("disabled", "it is not enabled"),
     ]
     assert len(derived_turns(Agent("a", tools=[echo]), arguments={"echo": {"word": "yes"}})[0]) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +11,12 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from agentrun import Agent, UserError, tool
+from agentrun import Agent, RunContext, UserError, tool
 from agentrun.core.events import RunEnded, ToolEnded
 from agentrun.core.inbox import Inbox
 from agentrun.core.turns import TurnMachine
 from agentrun.runtime.hub import EventHub
-from agentrun.testing import Call, Say, ScriptedModel, SweepRefused, SweepReport, interrupt_everywhere, replay
+from agentrun.testing import Call, Say, ScriptedModel, SweepReport, interrupt_everywhere, replay
 from agentrun.testing.sweeping.asyncio_points import SweepLoop
 
 BACKENDS: list[Any] = ["asyncio", "trio"]
@@ -126,15 +127,50 @@ def test_backends_that_disagree_are_found_by_law_11() -> None:
     assert "law 11" in str(report.failures[0])
 
 
-def test_sync_tools_are_refused_because_they_run_in_threads() -> None:
+@both
+def test_sync_tools_and_guardrails_run_in_threads_that_the_sweep_can_stop(backend: Any) -> None:
+    started: list[str] = []
+
     @tool
-    def sync() -> str:
-        """Block."""
+    def sync(ctx: RunContext[Any]) -> str:
+        """Look, and sleep."""
+        for _ in range(3):
+            ctx.check_cancelled()
+            time.sleep(1)
+            ctx.progress("one more")
+        started.append("tool")
         return "done"
 
-    model = ScriptedModel([Call("sync"), Say("Ah.")])
-    with pytest.raises(SweepRefused, match="a thread"):
-        interrupt_everywhere(Agent("a", tools=[sync], model=model), "Go")
+    def sober(text: Any) -> None:
+        time.sleep(0.5)
+        started.append("guardrail")
+
+    def make() -> Agent[Any, Any]:
+        model = ScriptedModel([Call("sync"), Say("Ah."), *[Say("Very well.")] * 4])
+        return Agent("a", tools=[sync], model=model, input_guardrails=[sober], output_guardrails=[sober])
+
+    report = interrupt_everywhere(make, "Go", backends=[backend], limit=12)
+    report.raise_if_failed()
+    assert report.diverged == 0
+    assert set(started) == {"tool", "guardrail"}
+
+
+@both
+def test_a_thread_that_does_not_look_is_a_broken_law_unless_the_run_may_be_untidy(backend: Any) -> None:
+    @tool
+    def stubborn() -> str:
+        """Sleep, whatever happens."""
+        time.sleep(30)
+        return "done"
+
+    def make() -> Agent[Any, Any]:
+        return Agent("a", tools=[stubborn], model=ScriptedModel([Call("stubborn"), *[Say("Very well.")] * 4]))
+
+    report = interrupt_everywhere(make, "Go", backends=[backend], actions=["interrupt"])
+    assert {v.law for failure in report.failures for v in failure.violations} == {1}
+    assert "abandoned threads: stubborn (call_1) in thread '" in str(report).replace("tool ", "")
+    again = interrupt_everywhere(make, "Go", backends=[backend], actions=["interrupt"], tidy=False)
+    again.raise_if_failed()  # it was left behind, and named
 
 
 def test_bad_arguments_are_named() -> None:
@@ -155,3 +191,19 @@ def test_nothing_of_a_swept_run_stays_in_memory(backend: Any) -> None:
     before = alive()
     sweep(backend, limit=2)
     assert alive() - before <= 1  # the last one may still be referred to
+
+
+@both
+def test_a_run_to_which_nothing_was_done_may_take_as_long_as_it_likes(backend: Any) -> None:
+    @tool
+    async def patient() -> str:
+        """Take longer than any teardown may."""
+        await anyio.sleep(100)
+        return "done"
+
+    def make() -> Agent[Any, Any]:
+        return Agent("a", tools=[patient], model=ScriptedModel([Call("patient"), *[Say("Very well.")] * 4]))
+
+    report = interrupt_everywhere(make, "Go", backends=[backend], actions=["interrupt"], grace=10)
+    report.raise_if_failed()
+    assert len(report.failures) == 0 < report.injections  # the first ones come before there is a run

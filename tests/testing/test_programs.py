@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from agentrun import UserError
 from agentrun.testing import programs as vocabulary
-from agentrun.testing.laws import broken_laws, disagreements
+from agentrun.testing.laws import RunRecord, broken_laws, disagreements
 from agentrun.testing.programs import (
     AgentPlan,
     Call,
@@ -15,13 +17,19 @@ from agentrun.testing.programs import (
     Enter,
     GuardPlan,
     HooksPlan,
+    Look,
+    LoopCall,
+    OnCleanup,
     Program,
+    Progress,
     Raise,
     RunConfig,
     Say,
     SessionPlan,
+    Shielded,
     Sleep,
     Steer,
+    Step,
     ToolPlan,
     Wait,
     WatcherPlan,
@@ -70,6 +78,68 @@ def test_a_clean_run_leaves_marks_of_all_its_user_code_and_breaks_no_law(backend
         "approval", "body", "cleanup", "entering", "guardrail", "hook", "leaving", "session", "stream",
     }  # fmt: skip
     assert all(mark.ended is not None for mark in record.marks)
+
+
+IN_THREADS = Program(
+    AgentPlan(
+        turns=[[Call("looks"), Call("deaf"), Call("async")]],
+        tools=[
+            ToolPlan("looks", [OnCleanup(0.1), Look(0.1, 5), LoopCall(0.2)], cleanup=Cleanup(0.1), sync=True),
+            ToolPlan("deaf", [Progress(2), Sleep(3.0)], sync=True),
+            ToolPlan("async", [Sleep(0.4)]),
+        ],
+        guards=[GuardPlan("input", 0.2, sync=True), GuardPlan("output", 0.1, sync=True, cleanup=Cleanup(0.1))],
+    ),
+    config=RunConfig(cleanup_grace=1.03),
+)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_sync_tools_and_guardrails_run_in_threads_and_break_no_law(backend: Any) -> None:
+    assert evaluated(repr(IN_THREADS)) == IN_THREADS
+    clean = run_program(IN_THREADS, backend)
+    assert broken_laws(clean) == []
+    assert {mark.name for mark in clean.marks if mark.thread} == {"looks", "deaf", "a 1", "a 2"}
+    assert {"looking", "registering", "registered", "cleanup"} <= {mark.kind for mark in clean.marks}
+    assert all(mark.ending == "returned" for mark in clean.marks)
+    assert list(disagreements(clean, run_program(IN_THREADS, "trio", 1))) == []
+
+    stopped = run_program(replace(IN_THREADS, steers=[Steer("interrupt", after=0.571)]), backend)
+    assert broken_laws(stopped) == []
+    assert stopped.live is not None
+    assert stopped.live.result is not None
+    [left] = stopped.live.result.teardown.abandoned_threads
+    assert left.startswith("tool deaf (call_2) in thread ")
+    endings = {mark.name: mark.ending for mark in stopped.marks if mark.kind == "body"}
+    assert endings == {"looks": "cancelled", "deaf": "closed", "async": "cancelled"}
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_thread_that_was_left_behind_and_not_named_has_broken_law_1(
+    backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunRecord, "names_thread", lambda self, name: False)
+    record = run_program(replace(IN_THREADS, steers=[Steer("interrupt", after=0.571)]), backend)
+    evidence = [broken.evidence for broken in broken_laws(record) if broken.law == 1]
+    assert any("a thread was left behind: thread " in each for each in evidence)
+    assert any("it was still at work when the block was left: body of deaf" in each for each in evidence)
+
+
+def test_a_sync_tool_has_only_steps_that_a_thread_can_do() -> None:
+    with pytest.raises(UserError, match=r"ToolPlan.body contains Shielded\(\), which a sync tool cannot do"):
+        ToolPlan("t", [Shielded()], sync=True)
+    with pytest.raises(UserError, match=r"ToolPlan.body contains Look\(\), which an async tool cannot do"):
+        ToolPlan("t", [Look()])
+    with pytest.raises(UserError, match=r"Sleep\(inf\), which no thread comes back from"):
+        ToolPlan("t", [Sleep(float("inf"))], sync=True)
+    grace = RunConfig(cleanup_grace=1.0)
+    cases: list[tuple[list[Step], bool]] = [
+        ([Look(0.5, 9)], True),
+        ([Sleep(1.5)], False),
+        ([Sleep(0.1), Raise()], False),
+    ]
+    for body, tidy in cases:
+        assert Program(AgentPlan(tools=[ToolPlan("t", body, sync=True)]), config=grace).is_tidy is tidy
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

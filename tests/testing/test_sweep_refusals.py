@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import itertools
 import socket
 import sys
@@ -11,7 +12,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
-import anyio.to_thread
 import pytest
 
 from agentrun import UserError
@@ -63,24 +63,17 @@ def test_a_run_that_diverges_later_is_a_failure_that_names_the_point(backend: An
     assert "not the same steps as in the clean run, from point" in str(report)
 
 
-@both
-def test_threads_are_refused_even_if_the_scenario_catches_the_error(backend: Any) -> None:
-    async def uses_a_thread() -> None:
-        try:
-            await anyio.to_thread.run_sync(threading.get_ident)
-        except Exception:
-            pass
+def test_a_thread_pool_of_the_scenario_is_refused_even_if_the_scenario_catches_the_error() -> None:
+    async def has_a_pool() -> None:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            try:
+                await asyncio.get_running_loop().run_in_executor(pool, threading.get_ident)
+            except Exception:
+                pass
 
-    with pytest.raises(SweepRefused, match="a thread"):
-        cancel_everywhere(uses_a_thread, backends=[backend])
-
-
-def test_the_executor_of_asyncio_is_refused() -> None:
-    async def uses_the_executor() -> None:
-        await asyncio.get_running_loop().run_in_executor(None, threading.get_ident)
-
-    with pytest.raises(SweepRefused, match=r"a thread \(loop.run_in_executor\(get_ident\)\)"):
-        cancel_everywhere(uses_the_executor, backends=["asyncio"])
+    expected = r"a thread pool of its own \(loop.run_in_executor\(ThreadPoolExecutor, get_ident\)\)"
+    with pytest.raises(SweepRefused, match=expected):
+        cancel_everywhere(has_a_pool, backends=["asyncio"])
 
 
 @both

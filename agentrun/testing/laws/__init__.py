@@ -11,6 +11,7 @@ from agentrun.testing.laws.agreement import disagreements, structure
 from agentrun.testing.laws.marks import CHECKS_OF_MARKS
 from agentrun.testing.laws.record import Deed, Mark, RunRecord
 from agentrun.testing.laws.results import CHECKS_OF_RESULTS
+from agentrun.testing.laws.threads import CHECKS_OF_THREADS
 from agentrun.testing.laws.titles import LAWS, LAWS_OF_CHECKS
 from agentrun.testing.laws.told import CHECKS_OF_EVENTS
 from agentrun.testing.sweeping.verdicts import BrokenLaw
@@ -36,5 +37,5 @@ def broken_laws(record: RunRecord) -> list[BrokenLaw]:
     result = live.result
     if result is None:
         return [*record.found, BrokenLaw(2, "the block was left, and the run has no result")]
-    checks = (*CHECKS_OF_RESULTS, *CHECKS_OF_EVENTS, *CHECKS_OF_MARKS)
+    checks = (*CHECKS_OF_RESULTS, *CHECKS_OF_EVENTS, *CHECKS_OF_MARKS, *CHECKS_OF_THREADS)
     return [*record.found, *(broken for check in checks for broken in check(record, live, result))]

@@ -32,11 +32,12 @@ _EPSILON: Final = 1e-6  # seconds; sums of floats
 
 
 def _all_has_ended(record: RunRecord, live: ActiveRun[Any], result: RunResult[Any]) -> Iterator[BrokenLaw]:
-    """Law 1: when the block has been left, all user code has ended, and none begins."""
+    """Law 1: when the block has been left, all user code has ended, and none begins. Threads may be left, if they are
+    named."""
     left = record.left_order
     if left is None:
         return
-    for mark in record.marks:
+    for mark in record.awaited_marks():
         if mark.began_order > left:
             yield BrokenLaw(1, f"it began after the block was left: {mark}")
         elif mark.ended_order is None:
@@ -70,7 +71,7 @@ def _first_reason_wins(record: RunRecord, live: ActiveRun[Any], result: RunResul
 
 def _streams_before_tools(record: RunRecord, live: ActiveRun[Any], result: RunResult[Any]) -> Iterator[BrokenLaw]:
     """Law 6: no tool of a run is at work while one of its model streams is open."""
-    bodies = [mark for mark in record.marks if mark.kind == "body" and not mark.nested]
+    bodies = [mark for mark in record.awaited_marks() if mark.kind == "body" and not mark.nested]
     for stream in record.marks:
         if stream.kind != "stream" or stream.nested:
             continue
@@ -106,9 +107,9 @@ def _cleanup_within_its_grace(record: RunRecord, live: ActiveRun[Any], result: R
 
     So has the ``finally`` of code that raised a cancellation itself, and was not cancelled: no grace has begun.
     """
-    for mark in record.marks:
-        if mark.ended is None:
-            continue
+    for mark in record.awaited_marks():
+        if mark.ended is None or mark.nested:
+            continue  # a nested run has settings of its own
         cancelled = mark.kind == "cleanup" and mark.because == "cancelled" and not mark.may_be_cut
         late = cancelled or mark.kind in ("registered", "leaving")
         if late and mark.ended - mark.began > record.grace + _EPSILON:
@@ -141,7 +142,7 @@ def _teardown_is_bounded(record: RunRecord, live: ActiveRun[Any], result: RunRes
 def _stopped_at_once(record: RunRecord, live: ActiveRun[Any], result: RunResult[Any]) -> Iterator[BrokenLaw]:
     """Laws 6 and 10: a stop reaches the stream and the tools that are at work in the same moment, whoever watches.
 
-    Only what shields itself hears of it later, and what has heard of a cancellation before.
+    Only what shields itself hears of it later, what has heard of a cancellation before, and threads, which look.
     """
     stop = _stop(record)
     if stop is None:
@@ -155,7 +156,7 @@ def _stopped_at_once(record: RunRecord, live: ActiveRun[Any], result: RunResult[
         and (mark.ended_order is None or mark.ended_order > stop.order)
     ]
     for mark in record.marks:
-        if mark.kind not in ("body", "stream") or not mark.open_at(stop.order):
+        if mark.kind not in ("body", "stream") or mark.thread or not mark.open_at(stop.order):
             continue
         if any(shield.call_id == mark.call_id and shield.run == mark.run for shield in shields):
             continue
@@ -194,9 +195,12 @@ def _registered_is_called(record: RunRecord, live: ActiveRun[Any], result: RunRe
         ("entering", "leaving", "context managers entered, and left"),
         ("registering", "registered", "cleanup callbacks registered, and called"),
     )
+    # What a thread that was left behind registers comes too late, perhaps.
+    left = {(m.run, m.call_id) for m in record.marks if m.thread and record.names_thread(m.thread)}
+    marks = [m for m in record.marks if (m.run, m.call_id) not in left]
     for before, after, what in pairs:
-        owed = Counter((m.run, m.call_id) for m in record.marks if m.kind == before and m.ending == "returned")
-        done = Counter((m.run, m.call_id) for m in record.marks if m.kind == after)
+        owed = Counter((m.run, m.call_id) for m in marks if m.kind == before and m.ending == "returned")
+        done = Counter((m.run, m.call_id) for m in marks if m.kind == after)
         for call, count in owed.items():
             if done[call] != count:
                 yield BrokenLaw(7, f"call {call[1]!r} has {count} {what} {done[call]}")
@@ -210,7 +214,7 @@ def _siblings_unaffected(record: RunRecord, live: ActiveRun[Any], result: RunRes
     """Law 8: in a run that completed, a call is cancelled only if it was interrupted, or input came that cuts in; and a
     tool that has returned without having been cancelled has completed."""
     ends = {event.call_id: event for event in record.events if isinstance(event, ToolEnded) and not event.path}
-    own = [mark for mark in record.marks if mark.kind == "body" and not mark.nested]
+    own = [mark for mark in record.awaited_marks() if mark.kind == "body" and not mark.nested]
     last = {mark.call_id: mark for mark in own}
     for call_id, mark in last.items():
         end = ends.get(call_id)
@@ -247,6 +251,9 @@ def _errors_surface_once(record: RunRecord, live: ActiveRun[Any], result: RunRes
         _collect(error.__context__, kept)
     told = "\n".join(item.text for item in result.history if isinstance(item, ToolOutput))
     for error, owner in record.errors:
+        thread = owner.partition(" in thread ")[2].strip("'")
+        if thread and record.names_thread(thread):
+            continue  # nobody listens to it any more
         if id(error) not in kept and str(error) not in told:
             yield BrokenLaw(9, f"the error that the {owner} has raised is nowhere: {error!r}")
 
@@ -293,8 +300,8 @@ def _nothing_acts_before_it_may(record: RunRecord, live: ActiveRun[Any], result:
         for event in record.events
         if isinstance(event, GuardrailEnded) and event.kind == "input" and event.outcome in ("tripped", "failed")
     }
-    guards = [mark for mark in record.marks if mark.kind == "guardrail"]
-    for body in record.marks:
+    guards = [mark for mark in record.awaited_marks() if mark.kind == "guardrail"]
+    for body in record.awaited_marks():
         if body.kind != "body":
             continue
         for guard in guards:

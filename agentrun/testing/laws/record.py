@@ -17,6 +17,7 @@ __all__ = ["Deed", "Mark", "MarkKind", "RunRecord"]
 
 MarkKind: TypeAlias = Literal[
     "body",
+    "looking",
     "cleanup",
     "registering",
     "registered",
@@ -31,10 +32,10 @@ MarkKind: TypeAlias = Literal[
     "hook",
     "session",
 ]
-"""Kinds of user code: the body of a tool, an ordinary ``finally`` of anything, a call of ``ctx.on_cleanup``, and its
-callback, the entering and the leaving of a context manager by ``ctx.enter_async_context``, a section that shields
-itself, a critical section, a cancellation hook of a tool, an approval function, a model's stream, a guardrail, a hook
-of `RunHooks`, a method of a session.
+"""Kinds of user code: the body of a tool, a part of it in which a thread looks at its cancellation, an ordinary
+``finally`` of anything, a call of ``ctx.on_cleanup``, and its callback, the entering and the leaving of a context
+manager by ``ctx.enter_async_context``, a section that shields itself, a critical section, a cancellation hook of a
+tool, an approval function, a model's stream, a guardrail, a hook of `RunHooks`, a method of a session.
 """
 
 
@@ -57,6 +58,7 @@ class Mark:
         cut_at: When a cancellation first reached the code it is part of; ``None`` if none has.
         planned: How long it would take, left alone.
         may_be_cut: Of a ``finally``: it need not finish even if it was entered with a cancellation.
+        thread: Name of the thread that it runs in, if it is not the event loop's.
     """
 
     kind: MarkKind
@@ -73,6 +75,7 @@ class Mark:
     cut_at: float | None = None
     planned: float = 0.0
     may_be_cut: bool = False
+    thread: str = ""
 
     def open_at(self, order: int) -> bool:
         """Whether it had begun, and not ended, at that moment."""
@@ -169,3 +172,12 @@ class RunRecord:
     points: int = 0
     state: RunState | None = None
     found: list[BrokenLaw] = field(default_factory=list[BrokenLaw])
+
+    def awaited_marks(self) -> list[Mark]:
+        """The marks of code that the run has waited for: not of threads that it has left behind, and named."""
+        return [mark for mark in self.marks if not mark.thread or not self.names_thread(mark.thread)]
+
+    def names_thread(self, name: str) -> bool:
+        """Whether the run's teardown report names this thread as one that it has left behind."""
+        result = self.live.result if self.live is not None else None
+        return result is not None and any(repr(name) in entry for entry in result.teardown.abandoned_threads)

@@ -34,8 +34,6 @@ def _nothing_is_left(record: RunRecord, live: ActiveRun[Any], result: RunResult[
         yield BrokenLaw(1, f"something is still alive:\n{state.tree()}")
     if open_streams := getattr(record.model, "open_streams", 0):
         yield BrokenLaw(1, f"{open_streams} streams of the model are still open")
-    if result.teardown.abandoned_threads:
-        yield BrokenLaw(1, f"threads were abandoned: {result.teardown.abandoned_threads}")
 
 
 def _one_ending(record: RunRecord, live: ActiveRun[Any], result: RunResult[Any]) -> Iterator[BrokenLaw]:
@@ -129,7 +127,7 @@ def _no_input_lost(record: RunRecord, live: ActiveRun[Any], result: RunResult[An
 def _tidy(record: RunRecord, live: ActiveRun[Any], result: RunResult[Any]) -> Iterator[BrokenLaw]:
     teardown = result.teardown
     if record.tidy and not teardown.clean:
-        law = 8 if teardown.swallowed_cancellations else 7
+        law = 8 if teardown.swallowed_cancellations else 1 if teardown.abandoned_threads else 7
         yield BrokenLaw(law, f"the teardown was not clean: {teardown}")
 
 

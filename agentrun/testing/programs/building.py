@@ -34,6 +34,7 @@ from agentrun.testing.programs.plans import (
     StreamPart,
     ToolPlan,
 )
+from agentrun.testing.programs.thread_bodies import play_guard_in_thread, play_in_thread
 from agentrun.testing.scripted import Call, Hang, Say, Wait, _cut
 from agentrun.tools.context import RunContext
 from agentrun.tools.function import FunctionTool, tool
@@ -154,6 +155,10 @@ def _build_tool(plan: ToolPlan, ledger: Ledger, act: Callable[[str], object], ne
         attempts[ctx.run.id, ctx.call_id] += 1
         return await play_body(plan, code_of(ctx), ctx, attempts[ctx.run.id, ctx.call_id], act)
 
+    def sync_body(ctx: RunContext[Any], n: int = 0, input: str = "") -> str:
+        attempts[ctx.run.id, ctx.call_id] += 1
+        return play_in_thread(plan, code_of(ctx), ctx, attempts[ctx.run.id, ctx.call_id], act)
+
     async def needs_approval(ctx: RunContext[Any], arguments: dict[str, Any]) -> bool:
         code = code_of(ctx)
         with code.piece("approval"):
@@ -177,8 +182,9 @@ def _build_tool(plan: ToolPlan, ledger: Ledger, act: Callable[[str], object], ne
 
     approvals: dict[str, Any] = {"no": False, "yes": True, "asks": needs_approval, "fails": needs_approval}
     errors: dict[str, Any] = {"model": "model", "raise": "raise", "answers": on_error, "fails": on_error}
+    function: Callable[..., Any] = sync_body if plan.sync else body
     return tool(
-        body,
+        function,
         name=plan.name,
         description="A tool.",
         timeout=plan.timeout,
@@ -207,11 +213,17 @@ def _build_guard(name: str, plan: GuardPlan, ledger: Ledger, nested: bool) -> An
                     await code.clean_up(plan.cleanup, raised)
                 finally:
                     del raised
-        return {"trip": Trip(f"{name} trips"), "nonsense": 42}.get(plan.verdict)
+        return answer
 
+    def sync_guard(ctx: RunContext[Any], subject: Any) -> Any:
+        play_guard_in_thread(plan, Code(ledger, name, run=ctx.run.id, nested=nested))
+        return answer
+
+    answer: Any = {"trip": Trip(f"{name} trips"), "nonsense": 42}.get(plan.verdict)
+    function: Any = sync_guard if plan.sync else guard
     if plan.kind == "input":
-        return input_guardrail(name=name, blocking=plan.blocking)(guard)
-    return output_guardrail(name=name)(guard)
+        return input_guardrail(name=name, blocking=plan.blocking)(function)
+    return output_guardrail(name=name)(function)
 
 
 def build_hooks(plan: HooksPlan | None, ledger: Ledger) -> RunHooks | None:

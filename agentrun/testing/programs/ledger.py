@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, cast
@@ -9,9 +10,11 @@ from typing import Any, Literal, cast
 import anyio
 import anyio.lowlevel
 
+from agentrun.core.errors import CallCancelled
 from agentrun.runtime.cancellations import split_cancelled
 from agentrun.testing.laws.record import Deed, Mark, MarkKind, RunRecord
 from agentrun.testing.programs.steps import Cleanup
+from agentrun.testing.sweeping.baton import ThreadEnded, current_thread
 
 __all__ = ["Broken", "Code", "Ledger"]
 
@@ -48,6 +51,8 @@ class Ledger:
             going_on.add(f"{mark.kind} {mark.name}" if mark.kind in ("session", "hook") else mark.kind)
             if mark.nested:
                 going_on.add("nested run")
+            if mark.thread:
+                going_on.add("thread")
         live = self.record.live
         if live is not None and live.result is None:
             state = live.state()
@@ -108,7 +113,14 @@ class Code:
         self.nested = nested
         self.call_id = call_id
         self.cut_at: float | None = None
+        self.thread: str = ""
         self._marks: list[Mark] = []
+
+    def in_loop(self) -> Code:
+        """The same call, as far as it runs in the event loop."""
+        return Code(
+            self.ledger, self.name, run=self.run, nested=self.nested, call_id=self.call_id, handled=self.handled
+        )
 
     def piece(
         self,
@@ -159,7 +171,8 @@ class Code:
     def raising(self, error: BaseException, what: str, *, handled: bool = False) -> None:
         """This error is about to be raised."""
         if not self.nested and not self.handled and not handled:
-            self.ledger.record.errors.append((error, f"{what} of {self.name} {self.call_id}".strip()))
+            where = f" in thread {self.thread!r}" if self.thread else ""
+            self.ledger.record.errors.append((error, f"{what} of {self.name} {self.call_id}".strip() + where))
 
     async def clean_up(self, plan: Cleanup | None, raised: BaseException | None, *, may_be_cut: bool = False) -> None:
         """What a ``finally`` does, in it."""
@@ -182,6 +195,14 @@ class Code:
         if plan.raises:
             raise self.broken("cleanup", handled=may_be_cut)
 
+    def clean_up_in_thread(self, plan: Cleanup, raised: BaseException | None) -> None:
+        """The same in a thread, where nothing can cut it."""
+        with self.piece("cleanup", because=ending_of(raised), planned=plan.seconds):
+            time.sleep(plan.seconds / 2)
+            time.sleep(plan.seconds / 2)
+        if plan.raises:
+            raise self.broken("cleanup")
+
     async def _take(self, seconds: float) -> None:
         await anyio.lowlevel.checkpoint()
         await anyio.sleep(seconds / 2)
@@ -192,6 +213,10 @@ def ending_of(raised: BaseException | None) -> Literal["returned", "raised", "ca
     """What code has ended with."""
     if raised is None:
         return "returned"
+    if isinstance(raised, CallCancelled):
+        return "cancelled"
+    if current_thread() is not None:
+        return "raised"  # there are no other cancellations in threads
     return "cancelled" if split_cancelled(raised, anyio.get_cancelled_exc_class())[0] is not None else "raised"
 
 
@@ -214,6 +239,7 @@ class _Piece:
         self._mark = mark = Mark(
             self._kind, self._name, code.run, code.nested, code.call_id, ledger.now(), ledger.tick(),
             because=self._because, cut_at=code.cut_at, planned=self._planned, may_be_cut=self._may_be_cut,
+            thread=code.thread,
         )  # fmt: skip
         code._marks.append(mark)
         ledger.record.marks.append(mark)
@@ -226,7 +252,7 @@ class _Piece:
         mark.ended, mark.ended_order = ledger.now(), ledger.tick()
         if exc is None:
             mark.ending = "returned"
-        elif isinstance(exc, GeneratorExit):
+        elif isinstance(exc, (GeneratorExit, ThreadEnded)):
             mark.ending = "closed"
         else:
             mark.ending = cast("Any", ending_of(exc))

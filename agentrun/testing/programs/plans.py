@@ -5,6 +5,7 @@ All times are seconds of virtual time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal, TypeAlias, cast
@@ -14,10 +15,13 @@ from agentrun.core.errors import UserError
 from agentrun.testing.programs.rendering import Plan
 from agentrun.testing.programs.steps import (
     Cleanup,
+    Look,
+    LoopCall,
     Raise,
     Request,
     Sleep,
     Step,
+    ThreadStep,
     UntilInterrupted,
     check_seconds,
 )
@@ -99,6 +103,21 @@ def _choose(plan: Any, name: str, *known: object) -> None:
         raise UserError(f"{type(plan).__name__}.{name} must be one of {', '.join(map(repr, known))}, not {value!r}")
 
 
+_ONLY_SYNC: Final = (Look, LoopCall)
+_IN_THREADS: Final[tuple[type[Any], ...]] = ThreadStep.__args__
+
+
+def _blind_seconds(step: Step) -> float:
+    """For how long a step of a sync tool may go on without looking at the cancellation."""
+    if isinstance(step, (Sleep, LoopCall)):
+        return step.seconds
+    return step.each if isinstance(step, Look) else 0.0
+
+
+def _seconds_of(cleanup: Cleanup | None) -> float:
+    return cleanup.seconds if cleanup is not None else 0.0
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class ToolPlan(Plan):
     """A tool.
@@ -114,6 +133,7 @@ class ToolPlan(Plan):
             raises (``"fails"``).
         on_error: ``"model"``, ``"raise"``, or a function that answers (``"answers"``) or raises (``"fails"``).
         on_cancel: What its cancellation hook does: ``None``, ``"quick"``, ``"slow"`` (0.3 s), ``"raises"``.
+        sync: Whether it is a sync function, which runs in a thread. Its body then has only steps of `ThreadStep`.
     """
 
     name: str
@@ -125,12 +145,26 @@ class ToolPlan(Plan):
     approval: Literal["no", "yes", "asks", "fails"] = "no"
     on_error: Literal["model", "raise", "answers", "fails"] = "model"
     on_cancel: Literal["quick", "slow", "raises"] | None = None
+    sync: bool = False
 
     def __post_init__(self) -> None:
         _freeze(self, "body")
+        for step in self.body:
+            if self.sync != isinstance(step, _ONLY_SYNC) and (not self.sync or not isinstance(step, _IN_THREADS)):
+                kind = "a sync" if self.sync else "an async"
+                raise UserError(f"ToolPlan.body contains {step!r}, which {kind} tool cannot do")
+        if self.sync and any(isinstance(step, Sleep) and step.seconds == math.inf for step in self.body):
+            raise UserError("ToolPlan.body contains Sleep(inf), which no thread comes back from")
         _choose(self, "approval", "no", "yes", "asks", "fails")
         _choose(self, "on_error", "model", "raise", "answers", "fails")
         _choose(self, "on_cancel", None, "quick", "slow", "raises")
+
+    def outlives(self, grace: float) -> bool:
+        """Whether its thread may go on for longer than its grace, or raise something of its own, when cancelled."""
+        return self.sync and (
+            any(isinstance(step, Raise) for step in self.body)
+            or sum(_blind_seconds(step) for step in self.body) + _seconds_of(self.cleanup) >= grace
+        )
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -143,6 +177,7 @@ class GuardPlan(Plan):
         verdict: ``"pass"``, ``"trip"``, ``"raise"``, or ``"nonsense"`` (an answer that is none).
         blocking: For input: it runs before the model call instead of racing it.
         cleanup: What its ``finally`` does.
+        sync: Whether it is a sync function, which runs in a thread, and does not look at its cancellation.
     """
 
     kind: Literal["input", "output"] = "input"
@@ -150,11 +185,16 @@ class GuardPlan(Plan):
     verdict: Literal["pass", "trip", "raise", "nonsense"] = "pass"
     blocking: bool = False
     cleanup: Cleanup | None = None
+    sync: bool = False
 
     def __post_init__(self) -> None:
         check_seconds(self, "seconds")
         _choose(self, "kind", "input", "output")
         _choose(self, "verdict", "pass", "trip", "raise", "nonsense")
+
+    def outlives(self, grace: float) -> bool:
+        """See `ToolPlan.outlives`."""
+        return self.sync and (self.verdict == "raise" or self.seconds + _seconds_of(self.cleanup) >= grace)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -243,6 +283,13 @@ class AgentPlan(Plan):
             turns.append(turn_parts)
         object.__setattr__(self, "turns", tuple(turns))
 
+    @property
+    def asks_one_twice(self) -> bool:
+        """Whether an expert is asked more than once in a turn."""
+        experts = {expert.name for expert in self.experts}
+        asked = ([part.name for part in turn if isinstance(part, Call) and part.name in experts] for turn in self.turns)
+        return any(len(names) > len(set(names)) for names in asked)
+
     def everybody(self) -> list[AgentPlan]:
         """This agent and all below it."""
         return [self, *(found for other in (*self.handoffs, *self.experts) for found in other.everybody())]
@@ -320,11 +367,14 @@ class Program(Plan):
         Not if it has what only one of them can do; steers at scheduling points, of which each backend has its own;
         tools that do something to their own run, or make it fail (which of the tools that go on in the same moment the
         event loop lets run first decides what the others have done by then); or tools in ``wait_interrupted`` (which a
-        cancellation releases and cancels in the same moment: either may be what they see).
+        cancellation releases and cancels in the same moment: either may be what they see); or an expert that is asked
+        twice in one turn (the two runs share its model, and either may be the first to ask it).
         """
         if any(steer.at is not None or steer.action == "native" for steer in self.steers):
             return False
         if parts_of(self, Request) or parts_of(self, UntilInterrupted):
+            return False
+        if any(agent.asks_one_twice for agent in self.agent.everybody()):
             return False
         if any(tool.on_error in ("raise", "fails") for tool in parts_of(self, ToolPlan)):
             return False
@@ -337,6 +387,7 @@ class Program(Plan):
         grace = self.config.cleanup_grace
         return (
             not any(part.misbehaves(grace) for step in _STEPS for part in parts_of(self, step))
+            and not any(part.outlives(grace) for kind in (ToolPlan, GuardPlan) for part in parts_of(self, kind))
             and not any(cleanup.raises or cleanup.seconds >= grace for cleanup in cleanups)
             and not any(tool.on_cancel == "raises" for tool in parts_of(self, ToolPlan))
             and not (self.hooks is not None and (self.hooks.raises or self.hooks.seconds >= grace))

@@ -169,6 +169,7 @@ class _Playing:
         self._leaving = anyio.CancelScope()
         trial.actions.update({action: partial(self._act, action) for action in ACTIONS if action not in _OUTSIDE})
         trial.on_fire = self._fired
+        trial.knows_thread = record.names_thread
         opening = open_run(
             agent, "Go.", session=record.session, hooks=build_hooks(program.hooks, ledger), config=program.config
         )

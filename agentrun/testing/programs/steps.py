@@ -14,6 +14,8 @@ __all__ = [
     "Critical",
     "Enter",
     "Group",
+    "Look",
+    "LoopCall",
     "Native",
     "OnCleanup",
     "Progress",
@@ -23,6 +25,7 @@ __all__ = [
     "Sleep",
     "Step",
     "Swallow",
+    "ThreadStep",
     "Timeout",
     "UntilInterrupted",
     "check_seconds",
@@ -71,7 +74,7 @@ class Cleanup(Plan):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Sleep(_Step):
-    """Sleep. ``float("inf")`` is a tool that hangs."""
+    """Sleep. ``float("inf")`` is a tool that hangs. A sync tool does not look at its cancellation meanwhile."""
 
     seconds: float = 0.0
 
@@ -233,6 +236,31 @@ class Request(_Step):
     action: Literal["interrupt", "after_turn", "inject_next", "inject_now", "inject_idle"] = "inject_next"
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Look(_Step):
+    """Of a sync tool: sleep ``times`` times ``each`` seconds, and look at ``ctx.check_cancelled()`` before and after
+    each."""
+
+    each: float = 0.1
+    times: int = 1
+
+    def __post_init__(self) -> None:
+        check_seconds(self, "each")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class LoopCall(_Step):
+    """Of a sync tool: have the event loop sleep, and wait for it (``anyio.from_thread.run``)."""
+
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_seconds(self, "seconds")
+
+
+ThreadStep: TypeAlias = Sleep | Look | Raise | OnCleanup | Progress | LoopCall | Request
+"""What the body of a sync tool may do, in its thread."""
+
 Step: TypeAlias = (
     Sleep
     | Shielded
@@ -247,5 +275,8 @@ Step: TypeAlias = (
     | Progress
     | UntilInterrupted
     | Request
+    | Look
+    | LoopCall
 )
-"""What the body of a tool may do."""
+"""What the body of a tool may do. A sync one may do what is a `ThreadStep`, and only that; an async one all but `Look`
+and `LoopCall`."""

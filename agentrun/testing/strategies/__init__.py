@@ -23,7 +23,7 @@ if importlib.util.find_spec("hypothesis") is None:
 
 from agentrun.testing.strategies.agents import agents, guards, programs, turns
 from agentrun.testing.strategies.around import configs, hooks, sessions, steers, watchers
-from agentrun.testing.strategies.tools import cleanups, seconds, steps, tools
+from agentrun.testing.strategies.tools import cleanups, seconds, steps, thread_steps, tools
 
 __all__ = [
     "agents",
@@ -36,6 +36,7 @@ __all__ = [
     "sessions",
     "steers",
     "steps",
+    "thread_steps",
     "tools",
     "turns",
     "watchers",

@@ -40,6 +40,7 @@ def guards(*, tidy: bool = False) -> SearchStrategy[GuardPlan]:
         st.sampled_from(verdicts),
         st.sampled_from([False, False, True]),
         cleanups(tidy=tidy),
+        sync=st.sampled_from([False, False, False, True]),
     )
 
 

@@ -13,6 +13,8 @@ from agentrun.testing.programs.steps import (
     Critical,
     Enter,
     Group,
+    Look,
+    LoopCall,
     Native,
     OnCleanup,
     Progress,
@@ -22,11 +24,12 @@ from agentrun.testing.programs.steps import (
     Sleep,
     Step,
     Swallow,
+    ThreadStep,
     Timeout,
     UntilInterrupted,
 )
 
-__all__ = ["cleanups", "seconds", "some", "steps", "tools"]
+__all__ = ["cleanups", "seconds", "some", "steps", "thread_steps", "tools"]
 
 _T = TypeVar("_T")
 
@@ -105,11 +108,38 @@ def steps(*, native: bool = True, tidy: bool = False, requests: bool = True) -> 
     return st.one_of(choices)
 
 
+def thread_steps(*, tidy: bool = False, requests: bool = True) -> SearchStrategy[ThreadStep]:
+    """One step of a sync tool's body, which runs in a thread.
+
+    Args:
+        tidy: Only such that do not misbehave. Whether a thread looks at its cancellation within the grace depends on
+            all of its steps.
+        requests: Also such that do something to the run.
+    """
+    choices: list[SearchStrategy[Any]] = [
+        st.builds(Look, st.sampled_from([0.1, 0.25]), st.integers(1, 10)),
+        st.builds(Sleep, st.sampled_from([0.0, 0.1, 0.25]) if tidy else seconds()),
+        st.builds(LoopCall, st.sampled_from([0.0, 0.1, 0.25]) if tidy else seconds()),
+        st.builds(OnCleanup, seconds()),
+        st.builds(Progress, st.integers(1, 3)),
+    ]
+    if requests:
+        actions = ["inject_next", "inject_now", "inject_idle", "after_turn", "interrupt"]
+        choices.append(st.builds(Request, st.sampled_from(actions)))
+    if not tidy:
+        choices += [
+            st.builds(Raise, st.sampled_from(["error", "error", "error", "fatal"]), st.sampled_from([0, 1])),
+            st.just(Sleep(7.0)),
+            st.builds(OnCleanup, seconds(), st.just(True)),
+        ]
+    return st.one_of(choices)
+
+
 @st.composite
 def tools(
     draw: st.DrawFn, name: str = "t1", *, native: bool = True, tidy: bool = False, requests: bool = True
 ) -> ToolPlan:
-    """A tool.
+    """A tool: async, or (one in four) sync.
 
     Args:
         draw: Given by Hypothesis.
@@ -118,9 +148,14 @@ def tools(
         tidy: See `steps`.
         requests: See `steps`.
     """
-    body = draw(st.lists(steps(native=native, tidy=tidy, requests=requests), min_size=1, max_size=3))
-    cleanup = draw(cleanups(tidy=tidy))
     options: dict[str, Any] = {}
+    body: list[Any]
+    if draw(_rarely()):
+        options["sync"] = True
+        body = draw(st.lists(thread_steps(tidy=tidy, requests=requests), min_size=1, max_size=3))
+    else:
+        body = draw(st.lists(steps(native=native, tidy=tidy, requests=requests), min_size=1, max_size=3))
+    cleanup = draw(cleanups(tidy=tidy))
     option_strategies: dict[str, SearchStrategy[Any]] = {
         "timeout": st.sampled_from([0.13, 0.54, 2.07]),
         "retries": st.just(1),

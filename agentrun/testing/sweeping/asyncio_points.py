@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextvars import Context
 from typing import Any, Final
 
+from agentrun.testing.sweeping.asyncio_threads import AsyncioCrew
 from agentrun.testing.sweeping.points import Abandoned, Trial
 from agentrun.testing.sweeping.relay import TaskRecord, keep_for_ever
 from agentrun.testing.sweeping.verdicts import SweepRefused
@@ -31,6 +32,7 @@ def run_trial(trial: Trial) -> None:
             if loop._asyncgens:  # type: ignore[attr-defined]
                 loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
+        loop.crew.close()
         loop.forget()
         loop.close()
 
@@ -73,6 +75,7 @@ class SweepLoop(VirtualTimeLoop):
         self._trial = trial
         self._tasks: list[_SweepTask] = []
         self._thread = threading.get_ident()
+        self.crew: AsyncioCrew = AsyncioCrew(trial, self)
         self.set_exception_handler(self._complain)
 
     # Tasks and their steps --------------------------------------------------------------------------------------
@@ -143,7 +146,8 @@ class SweepLoop(VirtualTimeLoop):
         self._tasks[0].cancel(token)
 
     def force(self) -> None:
-        """Cancel all tasks natively: that goes through shields."""
+        """Cancel all tasks natively: that goes through shields. End the threads, for which some may wait."""
+        self.crew.end_all()
         for task in self._tasks:
             if not task.done():
                 task.cancel("the scenario is stuck")
@@ -182,10 +186,19 @@ class SweepLoop(VirtualTimeLoop):
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
-        """As in any loop, but not from other threads."""
-        if threading.get_ident() != self._thread:
+        """As in any loop, but not from threads that are not of the trial."""
+        if threading.get_ident() != self._thread and not self.crew.may_call_back():
             raise self.refuse("a thread (which calls loop.call_soon_threadsafe)")
         return super().call_soon_threadsafe(callback, *args, context=context)
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> Any:
+        """As in any loop, in a virtual thread; but not in a thread pool of the scenario's own."""
+        if executor is not None:
+            name = getattr(func, "__qualname__", repr(func))
+            raise self.refuse(f"a thread pool of its own (loop.run_in_executor({type(executor).__name__}, {name}))")
+        return self.crew.call(func, args)
 
     def set_task_factory(self, factory: Any) -> None:
         """Refused: an eager task has no first scheduling point."""
@@ -194,7 +207,6 @@ class SweepLoop(VirtualTimeLoop):
 
 
 _REFUSED: Final = {
-    "a thread": "run_in_executor",
     "a socket": (
         "create_connection create_server create_datagram_endpoint create_unix_connection create_unix_server "
         "connect_accepted_socket sock_connect sock_accept sock_recv sock_recv_into sock_recvfrom sock_sendall "

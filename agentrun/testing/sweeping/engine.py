@@ -7,14 +7,15 @@ import contextlib
 import importlib
 import importlib.util
 import threading
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, TypeAlias, cast
+from typing import Any, Literal, Self, TypeAlias
 
 from agentrun.core.errors import UserError
-from agentrun.testing.sweeping import asyncio_points, trio_points
+from agentrun.testing.sweeping import asyncio_points, asyncio_threads, trio_points, trio_threads
 from agentrun.testing.sweeping.leaks import LeakWatch
 from agentrun.testing.sweeping.points import Point, Shot, Trial
+from agentrun.testing.sweeping.thread_patches import exchanged
 from agentrun.testing.sweeping.verdicts import Check, SweepRefused, Violation
 
 __all__ = ["BackendName", "Baseline", "Conditions", "Engine", "check_backends"]
@@ -94,10 +95,14 @@ class Engine:
             _busy.sweep = True
             stack.callback(setattr, _busy, "sweep", False)
             stack.enter_context(asyncio_points.ordered_scopes())
-            stack.enter_context(_no_worker_threads())
+            stack.enter_context(
+                asyncio_threads.virtual_worker_threads(lambda loop: isinstance(loop, asyncio_points.SweepLoop))
+            )
             if "trio" in self._backends:
                 importlib.import_module("trio.testing")  # now, so that it is not taken for what a trial has left
-                stack.enter_context(trio_points.no_threads_or_sockets())
+                stack.enter_context(trio_points.no_sockets())
+                stack.enter_context(trio_threads.virtual_worker_threads(trio_points.current_crew))
+            stack.enter_context(exchanged())
             stack.enter_context(self._leaks)
             self._stack = stack.pop_all()
         return self
@@ -143,11 +148,7 @@ class Engine:
         )
         with self._leaks.around(trial):
             if backend == "asyncio":
-                _current_asyncio.append(trial)
-                try:
-                    asyncio_points.run_trial(trial)
-                finally:
-                    _current_asyncio.pop()
+                asyncio_points.run_trial(trial)
             else:
                 trio_points.run_trial(trial, given.seed if seed is None else seed)
         if trial.refusals:
@@ -215,32 +216,3 @@ def _refuse_running_loop() -> None:
             f"a sweep runs event loops of its own, and was started inside one of {running}'s; call it from an ordinary "
             "function (def, not async def)"
         )
-
-
-_current_asyncio: list[Trial] = []
-
-
-@contextlib.contextmanager
-def _no_worker_threads() -> Generator[None]:
-    """Refuse anyio's worker threads on asyncio, which do not go through the loop."""
-    from anyio._backends import _asyncio as backend
-
-    worker: Any = backend.WorkerThread
-    own = worker.__dict__.get("start")
-
-    def start(self: Any) -> None:
-        if not _current_asyncio:
-            cast("Any", super(worker, self)).start()
-            return
-        what = "a thread (anyio.to_thread.run_sync)"
-        _current_asyncio[-1].refuse(what)
-        raise SweepRefused(f"not possible in a sweep: {what}")
-
-    worker.start = start
-    try:
-        yield
-    finally:
-        if own is not None:
-            worker.start = own
-        else:
-            del worker.start

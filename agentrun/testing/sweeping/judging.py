@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import anyio
 
+from agentrun.testing.sweeping.baton import ThreadEnded
 from agentrun.testing.sweeping.places import Place, is_own
 from agentrun.testing.sweeping.verdicts import Violation
 
@@ -18,7 +19,7 @@ def judge_exception(
     exc: BaseException, allowed: tuple[type[BaseException], ...]
 ) -> tuple[tuple[str, ...], Violation | None]:
     """Sort an exception of the scenario: the type names of what is no cancellation, and the violation it is, if so."""
-    cancelled = anyio.get_cancelled_exc_class()
+    cancelled = (anyio.get_cancelled_exc_class(), ThreadEnded)
     errors = [leaf for leaf in leaves(exc) if not isinstance(leaf, cancelled)]
     names = tuple(type(error).__name__ for error in errors)
     unexpected = [error for error in errors if not isinstance(error, allowed)]

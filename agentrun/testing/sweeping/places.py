@@ -6,17 +6,19 @@ import gc
 import linecache
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any, Final, cast
 
-__all__ = ["Place", "is_own", "where"]
+__all__ = ["Place", "Standing", "is_own", "place_in_stack", "where"]
 
 _FRAMED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _LIBRARIES: Final = frozenset({"anyio", "outcome", "sniffio", "trio"})
 _ENGINE: Final = "agentrun.testing.sweeping."
+_DRIVERS: Final = frozenset(f"{_ENGINE}{name}" for name in ("asyncio_points", "relay", "trio_points"))
 _HARNESS: Final = frozenset(
     f"agentrun.testing.{name}" for name in ("checked_tool", "interrupt_sweep", "laws", "sweep", "watched_runs")
 )
@@ -52,11 +54,39 @@ class Place:
         return f"{text}: `{self.source}`" if self.source else text
 
 
+class Standing(ABC):
+    """What is no coroutine, and stands somewhere nevertheless: a thread that waits for its turn."""
+
+    @abstractmethod
+    def place(self) -> Place:
+        """Where it stands."""
+
+
+def place_in_stack(frame: FrameType) -> Place:
+    """The same as `where`, for a stack of calls: ``frame`` is the innermost one."""
+    waiting_in, deepest = "", None
+    link: FrameType | None = frame
+    while link is not None:
+        module = link.f_globals.get("__name__", "")
+        if is_own(link):
+            return Place(link.f_code.co_filename, link.f_lineno, link.f_code.co_qualname, waiting_in)
+        if deepest is not None and module in _DRIVERS:
+            break  # what is further out has started the trial
+        if deepest is None and not module.startswith(_ENGINE):
+            deepest = link
+        waiting_in = link.f_code.co_name
+        link = link.f_back
+    frame = deepest or frame
+    return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname)
+
+
 def where(suspended: Any) -> Place:
     """The place a suspended coroutine stands at: the deepest line that is not a library's.
 
     For a coroutine that has not begun it is the first line of its function.
     """
+    if isinstance(suspended, Standing):
+        return suspended.place()
     own: FrameType | None = None
     deepest: FrameType | None = None
     for link in _chain(suspended):

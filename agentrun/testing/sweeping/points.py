@@ -10,9 +10,9 @@ from __future__ import annotations
 import itertools
 import re
 import sys
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
@@ -20,7 +20,7 @@ import anyio
 
 from agentrun.testing.sweeping.judging import judge_exception, leaves
 from agentrun.testing.sweeping.leaks import watch_async_generators
-from agentrun.testing.sweeping.places import Place, where
+from agentrun.testing.sweeping.places import Place, Standing, where
 from agentrun.testing.sweeping.relay import Relay, TaskRecord
 from agentrun.testing.sweeping.verdicts import BrokenLaw, Check, SweepRefused, Violation
 
@@ -118,6 +118,8 @@ class Trial:
         on_fire: Called with the name of each action before it is taken.
         why_stuck: Asked for the law that is broken when the scenario does not end; ``None`` for the usual one.
         fired: How many shots were fired.
+        knows_thread: Asked whether somebody has reported the thread of this name, which the scenario has left behind;
+            then the trial does not report it again.
         error: The type names of what the scenario raised; empty if it returned or was cancelled.
         returned: Whether the scenario returned.
     """
@@ -162,6 +164,7 @@ class Trial:
         self.actions: dict[str, Callable[[], object]] = {}
         self.on_fire: Callable[[str], object] | None = None
         self.why_stuck: Callable[[], int | None] | None = None
+        self.knows_thread: Callable[[str], bool] | None = None
         self.seconds: float = 0.0  # virtual, from the first shot to the end
         self._expected = expected
         self._shots = list(shots)
@@ -170,12 +173,12 @@ class Trial:
         self._again_left = 0
         self._shot_at: float | None = None
         self._max_steps = max_points
-        self._real_end = time.perf_counter() + max_seconds
+        self._real_end = perf_counter() + max_seconds
         self._max_seconds = max_seconds
         self._stage = 0
         self._steps_seen = self._turns_without_step = 0
         self._stuck: set[str] = set()
-        self._cancel_at_start = False
+        self._cancel_at_start = self._given_up = False
         self._scopes: tuple[anyio.CancelScope, anyio.CancelScope] | None = None
         self._aim()
 
@@ -212,9 +215,11 @@ class Trial:
         self.cut = tuple(dict.fromkeys(cut))
         root = self.records[0]
         for record in self.records[1:]:
-            if record.ending == "running":
+            if record.ending == "running" and not self._is_known_thread(record):
                 place = where(record.coro)
-                self.violate("task", f"{record.label} is still alive after the scenario has ended; it waits at", place)
+                self.violate(
+                    record.kind, f"{record.label} is still alive after the scenario has ended; it waits at", place
+                )
         for record in self.records:
             if record.deliveries and (self.returned if record is root else record.ending == "returned"):
                 self.violate(
@@ -222,6 +227,11 @@ class Trial:
                 )
         if self._shots and self._expected is not None and self.diverged is None and not self._stuck:
             self.diverged = min(self.steps + 1, self._shots[0].point)
+
+    def _is_known_thread(self, record: TaskRecord) -> bool:
+        """Whether it is a thread that somebody has reported, or works for one, which waits for it."""
+        thread: Any = record.coro if record.kind == "thread" else record.works_for
+        return thread is not None and self.knows_thread is not None and self.knows_thread(thread.name)
 
     async def _consult(self, oracle: Callable[[], Any]) -> None:
         try:
@@ -245,6 +255,12 @@ class Trial:
         self.records.append(record)
         return record, Relay(record, is_ours)
 
+    def adopt_thread(self, thread: Standing, name: str) -> TaskRecord:
+        """A virtual thread was asked for: its record."""
+        record = TaskRecord(len(self.records) + 1, _short(name), thread, kind="thread")
+        self.records.append(record)
+        return record
+
     def before_step(self, record: TaskRecord) -> None:
         """A task is about to be resumed."""
         self.steps = number = self.steps + 1
@@ -267,6 +283,9 @@ class Trial:
 
     def on_iteration(self) -> None:
         """The event loop begins another turn."""
+        if self._given_up:
+            self.backend.abandon()
+            return
         self._turns_without_step = self._turns_without_step + 1 if self.steps == self._steps_seen else 0
         self._steps_seen = self.steps
         if self.active and self._turns_without_step > _MOST_IDLE_TURNS:
@@ -276,7 +295,7 @@ class Trial:
             self.stuck("livelock", f"it takes step after step and does not end ({self.steps} by now)")
         elif self._shot_at is not None and self.active and self.backend.now() > self._shot_at + self.grace:
             self.stuck("grace", f"it has not ended within {self.grace:g} s of virtual time")
-        elif time.perf_counter() > self._real_end:
+        elif perf_counter() > self._real_end:
             self.stuck("livelock", f"it has not ended within {self._max_seconds:g} real seconds")
 
     def stuck(self, check: Check, message: str) -> None:
@@ -288,7 +307,7 @@ class Trial:
             self.violate(check, message + standing, law=self.why_stuck() if self.why_stuck is not None else None)
         self._stage += 1
         self._max_steps = self.steps + 1000
-        self._real_end = time.perf_counter() + 1.0
+        self._real_end = perf_counter() + 1.0
         if self._shot_at is not None:
             self._shot_at = self.backend.now()
         if self._stage == 1 and self._scopes is not None and not self._scopes[0].cancel_called:
@@ -297,6 +316,16 @@ class Trial:
             self.backend.force()
         else:
             self.backend.abandon()
+
+    def give_up(self) -> None:
+        """The scenario cannot go on: leave the event loop at its next turn."""
+        self.active = False
+        self._given_up = True
+
+    @property
+    def real_end(self) -> float:
+        """When it must have ended, by ``time.perf_counter()``."""
+        return self._real_end
 
     def refuse(self, what: str) -> None:
         """The scenario does what a sweep cannot deal with."""
@@ -337,7 +366,13 @@ class Trial:
             for each in self.records:
                 each.cuts.clear()  # by timeouts and task groups of its own, which are no news
         self.fired += 1
+        for each in self.records:
+            if each.kind == "thread" and each.ending == "running":
+                each.cuts.append(where(each.coro))
+        missed = self.missed
         self._act(shot)
+        if self.missed > missed and self.fired == 1:
+            self._shot_at = None  # nothing was done, so no teardown has begun that could take too long
         if shot.times > 1:
             self._again, self._again_left = shot, shot.times - 1
 

@@ -23,15 +23,18 @@ _MOST_DELIVERIES = 20  # a cancellation is delivered again at each await; the fi
 
 @dataclass(slots=True, eq=False)
 class TaskRecord:
-    """One task of a trial.
+    """One task of a trial, or one thread.
 
     Attributes:
         number: 1 for the scenario's root, then in the order of their creation.
         name: Name of the task, or of its function.
-        coro: Its coroutine, until it has ended.
+        coro: Its coroutine, until it has ended; of a thread, the thread.
         ending: How it ended; ``"running"`` before.
         deliveries: Where it stood when the harness's cancellation was delivered to it.
-        cuts: Where it stood when a cancellation, whosever it was, was delivered to it, since the injection.
+        cuts: Where it stood when a cancellation, whosever it was, was delivered to it, since the injection; of a
+            thread, where it stood when something was injected.
+        kind: What it is.
+        works_for: The thread that has asked for it, and that waits for it; ``None`` if that is not known.
     """
 
     number: int
@@ -40,11 +43,13 @@ class TaskRecord:
     ending: Literal["running", "returned", "raised"] = "running"
     deliveries: list[Place] = field(default_factory=list[Place])
     cuts: list[Place] = field(default_factory=list[Place])
+    kind: Literal["task", "thread"] = "task"
+    works_for: Any = None
 
     @property
     def label(self) -> str:
         """For messages."""
-        return f"task {self.number} ({self.name})"
+        return f"{self.kind} {self.number} ({self.name})"
 
     def cancelled(self, ours: bool) -> None:
         """A cancellation is about to go in: the harness's, or another."""
@@ -60,7 +65,7 @@ def keep_for_ever(record: TaskRecord) -> None:
     Freeing it would close it. Code that swallows every exception goes on then, and since its event loop is gone, each
     of its awaits raises at once: it would never come back, not even at the end of the process.
     """
-    if record.coro is not None:
+    if record.coro is not None and record.kind == "task":
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(record.coro))
         record.coro = None
 

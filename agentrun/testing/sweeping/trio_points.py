@@ -9,10 +9,11 @@ from typing import Any
 
 from agentrun.testing.sweeping.points import Abandoned, Trial
 from agentrun.testing.sweeping.relay import TaskRecord, keep_for_ever
+from agentrun.testing.sweeping.trio_threads import TrioCrew, asked_from
 from agentrun.testing.sweeping.verdicts import SweepRefused
 from agentrun.testing.sweeping.virtual_time import seeded_trio
 
-__all__ = ["no_threads_or_sockets", "run_trial"]
+__all__ = ["current_crew", "no_sockets", "run_trial"]
 
 _current: list[_Watch] = []
 """The trial that is running, for what is patched."""
@@ -24,6 +25,9 @@ def run_trial(trial: Trial, seed: int) -> None:
     import trio.testing
 
     clock: Any = trio.testing.MockClock(autojump_threshold=0)
+    clock._real_clock = lambda: (
+        0.0
+    )  # which it looks at even though it stands still: a thread's clocks would ask it again
     watch = _Watch(trial, clock)
     trial.backend = watch
     instrument: Any = watch  # trio asks for its base class, and looks only for the methods
@@ -36,6 +40,7 @@ def run_trial(trial: Trial, seed: int) -> None:
             raise
     finally:
         _current.pop()
+        watch.crew.close()
         watch.forget()
     if watch.error is not None:
         raise watch.error
@@ -55,19 +60,25 @@ class _Watch:
         clock._autojump = self._jump
         self.records: dict[Any, TaskRecord] = {}
         self.error: BaseException | None = None
+        self.crew: TrioCrew = TrioCrew(trial, self.records)
 
     # Called by trio ---------------------------------------------------------------------------------------------
 
     def task_spawned(self, task: Any) -> None:
         """Put a relay around each task of the scenario."""
         trial = self._trial
+        if self.crew.starting is not None:
+            self.records[task] = self.crew.starting
+            return
         if not self.records:
             if getattr(task.coro, "cr_code", None) is not Trial.root.__code__:
                 return  # one of trio's own
             trial.active = True
-        elif not trial.active or not self._is_below_root(task):
+        thread = asked_from(task.coro)
+        if self.records and (not trial.active or not (thread is not None or self._is_below_root(task))):
             return
         self.records[task], task.coro = trial.adopt(task.coro, task.name, self._is_ours)
+        self.records[task].works_for = thread
 
     def _is_below_root(self, task: Any) -> bool:
         import trio
@@ -128,7 +139,8 @@ class _Watch:
         """trio has no such thing."""
 
     def force(self) -> None:
-        """Take away all shields of a scenario that is cancelled."""
+        """Take away all shields of a scenario that is cancelled. End the threads, for which some may wait."""
+        self.crew.end_all()
         for task in self.records:
             status = task._cancel_status
             while status is not None:
@@ -154,31 +166,37 @@ class _Watch:
                 keep_for_ever(record)
         self.records.clear()
 
-    def refuse(self, what: str) -> SweepRefused | None:
-        """The error for the task that runs now, if it is the scenario's."""
+    @property
+    def runs(self) -> bool:
+        """Whether the task that runs now is one of the scenario's."""
         import trio
 
         try:
-            inside = trio.lowlevel.current_task() in self.records
+            return trio.lowlevel.current_task() in self.records
         except RuntimeError:
-            inside = False
-        if not inside:
+            return False
+
+    def refuse(self, what: str) -> SweepRefused | None:
+        """The error for the task that runs now, if it is the scenario's."""
+        if not self.runs:
             return None
         self._trial.refuse(what)
         return SweepRefused(f"not possible in a sweep: {what}")
 
 
+def current_crew() -> TrioCrew | None:
+    """Where the threads of the task that runs now are, if it is one of a trial's."""
+    return _current[-1].crew if _current and _current[-1].runs else None
+
+
 @contextlib.contextmanager
-def no_threads_or_sockets() -> Generator[None]:
-    """Refuse, inside this block, what the tasks of a trial would do with threads, sockets and other descriptors."""
+def no_sockets() -> Generator[None]:
+    """Refuse, inside this block, what the tasks of a trial would do with sockets and other descriptors."""
     from trio._core import _run as trio_run
-    from trio._core._thread_cache import ThreadCache
 
     internals: Any = trio_run
     manager = internals.TheIOManager
-    cache: Any = ThreadCache
     originals = {name: getattr(manager, name) for name in ("wait_readable", "wait_writable")}
-    start = cache.start_thread_soon
 
     def guarded(name: str) -> Any:
         async def wait(self: Any, fd: Any) -> None:
@@ -189,19 +207,10 @@ def no_threads_or_sockets() -> Generator[None]:
 
         return wait
 
-    def start_thread_soon(self: Any, fn: Any, deliver: Any, name: str | None = None) -> None:
-        shown = name or getattr(fn, "__qualname__", repr(fn))
-        error = _current[-1].refuse(f"a thread ({shown})") if _current else None
-        if error is not None:
-            raise error
-        start(self, fn, deliver, name)
-
     for name in originals:
         setattr(manager, name, guarded(name))
-    cache.start_thread_soon = start_thread_soon
     try:
         yield
     finally:
         for name, original in originals.items():
             setattr(manager, name, original)
-        cache.start_thread_soon = start

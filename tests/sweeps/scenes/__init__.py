@@ -17,6 +17,7 @@ from . import (
     resuming,
     sessions,
     streams,
+    threads,
     tool_options,
     watchers,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "resuming",
     "sessions",
     "streams",
+    "threads",
     "tool_options",
     "watchers",
 ]
