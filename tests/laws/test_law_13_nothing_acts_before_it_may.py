@@ -365,6 +365,23 @@ async def test_injected_input_is_checked_like_any_other(deliver: Any, blocking: 
     assert bool(result.undelivered) is blocking
 
 
+async def test_input_that_cuts_in_leaves_the_guardrails_of_what_came_before_it_at_work() -> None:
+    gate = Gate(Trip("no"))
+    model = ScriptedModel([[Say("hm"), Hang()], Hang()])
+    agent = Agent("a", model=model, input_guardrails=[gate.guard])
+    with pytest.raises(InputGuardrailTripped):
+        async with open_run(agent, "go") as live:
+            await gate.entered.wait()
+            live.inject("and quickly", deliver="now")
+            while len(model.requests) < 2:
+                await anyio.lowlevel.checkpoint()
+            gate.open.set()
+            await live.wait()
+    assert [texts(value) for value in gate.saw] == [["go"], ["and quickly"]]
+    assert live.result is not None
+    assert live.result.guardrail_results[0].outcome == "tripped"
+
+
 async def test_each_input_is_checked_once() -> None:
     looked: list[list[str]] = []
 
