@@ -221,6 +221,26 @@ async def test_an_interrupt_before_the_session_is_read_still_stores_the_input() 
     assert texts(session.items) == ["before", "yes?", "go"]
 
 
+async def test_a_soft_interrupt_while_the_session_is_read_still_stores_the_input() -> None:
+    reading, read = anyio.Event(), anyio.Event()
+
+    class Slow(Store):
+        async def load(self) -> Sequence[Item]:
+            reading.set()
+            await read.wait()
+            return await super().load()
+
+    session, model = Slow([UserMessage("before"), AssistantMessage("yes?")]), ScriptedModel([])
+    async with open_run(Agent("a", model=model), "go", session=session) as live:
+        await reading.wait()
+        live.interrupt("enough", mode="after_turn")
+        read.set()
+        await live.wait()
+    result = check_ended(live, model)
+    assert result.status == "interrupted"
+    assert texts(session.items) == texts(result.history) == ["before", "yes?", "go"]
+
+
 async def test_a_write_that_hangs_is_cut_when_its_grace_is_over_and_reported() -> None:
     writing = anyio.Event()
 
