@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,7 +12,17 @@ import anyio
 import pytest
 from laws.support import checkpoints, watch
 
-from agentrun import Agent, InputGuardrailTripped, RunConfig, Trip, input_guardrail, open_run, output_guardrail
+from agentrun import (
+    ActiveRun,
+    Agent,
+    InputGuardrailTripped,
+    RunConfig,
+    RunHooks,
+    Trip,
+    input_guardrail,
+    open_run,
+    output_guardrail,
+)
 from agentrun.core.model import ModelRequest
 from agentrun.core.results import GuardrailResult
 from agentrun.events import Event, GuardrailEnded, ModelCallEnded
@@ -267,3 +279,55 @@ async def test_one_that_is_out_of_time_and_cleans_up_does_not_hold_up_the_word_o
                 if isinstance(event, GuardrailEnded):
                     told.set()
     assert order(seen) == ["second passed", "first tripped", "ModelCallEnded"]
+
+
+# anyio does not close the coroutine of a task that was cancelled natively before its first step.
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+async def test_one_whose_task_never_takes_a_step_is_given_up_and_another_at_work_is_waited_for(
+    anyio_backend_name: str,
+) -> None:
+    if anyio_backend_name != "asyncio":
+        pytest.skip("only asyncio has native cancellation")
+    said: list[str] = []
+    handles: list[ActiveRun[Any]] = []
+
+    @input_guardrail(name="g")
+    async def guard(value: Any) -> None:
+        said.append("looks")
+        handles[0].inject("more", deliver="now")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await checkpoints(20)
+            said.append("cleaned up")
+
+    class CancelsTheSecond(ScriptedModel):
+        def stream(self, request: ModelRequest) -> Any:
+            tasks = {task for task in asyncio.all_tasks() if task.get_name() == "agentrun guardrail g"}
+            for task in tasks - known:
+                if known:
+                    task.cancel()  # it has been started, and has not begun
+            known.update(tasks)
+            return super().stream(request)
+
+    class AtTheEnd(RunHooks):
+        async def on_run_end(self, ctx: Any, result: Any) -> None:
+            said.append("end")
+
+    async def host() -> None:
+        agent = Agent("a", model=CancelsTheSecond([Hang(), Hang()]), input_guardrails=[guard], hooks=AtTheEnd())
+        async with open_run(agent, "go") as live:
+            handles.append(live)
+            await live.wait()
+
+    known: set[asyncio.Task[Any]] = set()
+    with anyio.fail_after(10):
+        await asyncio.wait([asyncio.create_task(host())])
+    gc.collect()
+    result = handles[0].result
+    assert result is not None
+    assert len(known) == 2
+    assert result.status == "cancelled"
+    assert result.errors == ()
+    assert said == ["looks", "cleaned up", "end"]
+    assert result.guardrail_results == (GuardrailResult("g", "input", "cancelled"),) * 2

@@ -636,6 +636,22 @@ async def test_an_interrupt_during_an_output_guardrail_gives_no_output() -> None
     assert gate.cleaned == 1
 
 
+async def test_an_answer_that_had_passed_is_no_output_of_a_run_that_went_on_and_did_not_complete() -> None:
+    gate, model = Gate(), ScriptedModel([Say("one"), Hang()])
+    agent = Agent("a", model=model, output_guardrails=[gate.guard])
+    async with open_run(agent, "go") as live:
+        await gate.entered.wait()
+        live.inject("and more")
+        gate.open.set()
+        while len(model.requests) < 2:
+            await anyio.lowlevel.checkpoint()
+        live.interrupt("stop")
+        result = await live.wait()
+    assert result.status == "interrupted"
+    assert [r.outcome for r in result.guardrail_results] == ["passed"]
+    assert result.output is None
+
+
 async def test_only_the_last_word_is_shown_to_the_output_guardrails_of_the_agent_at_work() -> None:
     first, second = Gate(), Gate()
     first.open.set()
