@@ -182,6 +182,7 @@ async def test_a_guardrail_that_is_cancelled_before_its_first_step_never_looks()
     assert looked == []
     assert result.status == "interrupted"
     assert result.errors == ()
+    assert result.teardown.expired_graces == []
     assert result.guardrail_results == (GuardrailResult("g", "input", "cancelled"),)
 
 

@@ -262,6 +262,30 @@ async def test_a_write_that_hangs_is_cut_when_its_grace_is_over_and_reported() -
     assert result.teardown.expired_graces == ["session append"]
 
 
+async def test_a_write_that_is_cut_cleans_up() -> None:
+    writing = anyio.Event()
+    cleaned: list[str] = []
+
+    class Stuck(Store):
+        async def append(self, items: Sequence[Item]) -> None:
+            writing.set()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                await checkpoints(3)
+                cleaned.append("write")
+
+    model = ScriptedModel([Say("hi")])
+    config = RunConfig(cleanup_grace=0.05)
+    async with open_run(Agent("a", model=model), "go", session=Stuck(), config=config) as live:
+        await writing.wait()
+        live.interrupt("stop")
+        result = await live.wait()
+    assert result.status == "interrupted"
+    assert cleaned == ["write"]
+    assert result.teardown.expired_graces == ["session append"]
+
+
 async def test_input_that_clashes_with_the_stored_history_is_refused_by_name() -> None:
     from agentrun import ToolOutput
 
