@@ -63,6 +63,17 @@ async def test_the_calls_of_a_later_turn_run_in_the_tasks_of_an_earlier_one() ->
     assert len(desk.of("f", "g", "h", "i")) == 4
 
 
+async def test_the_only_call_of_a_turn_runs_in_the_task_of_the_driver() -> None:
+    names: list[str | None] = []
+
+    async def work(ctx: RunContext[Any]) -> None:
+        names.append(anyio.get_current_task().name)
+
+    model = ScriptedModel([calls("a"), calls("b"), Say("done")])
+    result = await run(Agent("a", tools=[work], model=model), "Go.")
+    assert names == [f"agentrun {result.run_id}"] * 2
+
+
 async def test_a_call_that_may_start_further_tasks_has_one_of_its_own() -> None:
     desk = Desk()
     hooked = tool(desk.work, name="hooked", on_cancel=lambda: None)

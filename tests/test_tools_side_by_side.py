@@ -9,7 +9,7 @@ import anyio.lowlevel
 import pytest
 from laws.support import check_ended, checkpoints, structural, watch
 
-from agentrun import Agent, RunConfig, open_run, tool
+from agentrun import Agent, RunConfig, ToolOutput, open_run, run, tool
 from agentrun.events import ApprovalRequested, Event, ToolEnded, ToolStarted
 from agentrun.testing import Call, Say, ScriptedModel
 
@@ -75,3 +75,14 @@ async def test_what_is_told_of_a_call_names_it_and_what_was_passed_and_returned(
         ToolStarted("c", "ask", '{"n": 7}'),
         ToolEnded("c", "ask", "completed", "worked 7"),
     ]
+
+
+async def test_a_call_of_a_tool_that_does_not_exist_is_answered_with_those_that_do() -> None:
+    async def look() -> str:
+        return "looked"
+
+    model = ScriptedModel([Call("peek", call_id="p"), Say("done")])
+    agent = Agent("a", tools=[look, Bench().work], handoffs=[Agent("other", model=model)], model=model)
+    result = await run(agent, "go")
+    [output] = [item.output for item in result.items if isinstance(item, ToolOutput)]
+    assert output == "Error: there is no tool named 'peek'. Available tools: look, transfer_to_other, work."
