@@ -56,7 +56,7 @@ def no_tool(city: str) -> str:
         ({"tools": ["get_weather"]}, "tool"),
         ({"tools": [5]}, "tool"),
         ({"tools": [no_tool, tool(lambda: 1, name="no_tool")]}, "two tools are named 'no_tool'"),
-        ({"model": 5}, "model must be a string"),
+        ({"model": 5}, "agent .a.: model must be a string .*, not int"),
         ({"model_settings": {"temperature": 1}}, "model_settings must be a ModelSettings, not dict"),
         ({"output_type": socket.socket}, "output_type"),
         ({"input_guardrails": 5}, "agent 'a': input_guardrails must be a list, not int"),

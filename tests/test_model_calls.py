@@ -70,6 +70,7 @@ async def test_a_request_holds_what_the_agent_and_the_configuration_say() -> Non
         (pydantic.create_model("Answer", text=(str, ...)), "Answer"),
         (list[int], "list"),
         (int | None, "output"),
+        (pydantic.create_model("", text=(str, ...)), "output"),
         (pydantic.create_model("Déjà-vu" + 80 * "x", text=(str, ...)), "D_j_vu" + 58 * "x"),
     ],
 )
