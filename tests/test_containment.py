@@ -215,3 +215,34 @@ async def test_a_native_timeout_in_code_that_could_be_cancelled_and_is_not_chang
 
     outcome = await Contained[Any](1.0, timeout=60, shield=True).run(code())
     assert (outcome.ending, outcome.value, outcome.swallowed) == ("returned", "done", False)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+async def test_cleanup_after_a_native_cancellation_is_not_cut_when_it_has_the_code_cancelled_itself(
+    steps: int, anyio_backend_name: str
+) -> None:
+    """As a tool with a timeout does that interrupts its own run because it was cancelled."""
+    asyncio_only(anyio_backend_name)
+    said: list[str] = []
+    contained: Contained[Any] = Contained(5.0, timeout=60, shield=True)
+
+    async def code() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_soon(task.cancel)
+        try:
+            await anyio.sleep_forever()
+        finally:
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            contained.cancel()
+            await anyio.sleep(0.01)
+            said.append("cleaned up")
+
+    async def host() -> Outcome[Any]:
+        return await contained.run(code())
+
+    with anyio.fail_after(5):
+        outcome = await asyncio.create_task(host())
+    assert outcome.ending == "cancelled"
+    assert said == ["cleaned up"]
