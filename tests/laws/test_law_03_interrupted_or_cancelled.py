@@ -654,3 +654,39 @@ async def test_a_native_cancellation_of_the_driver_in_user_code_cancels_the_run(
     assert check_ended(live, model).status == "cancelled"
     assert cleaned == [place]
     assert model.requests == []
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_native_cancellation_that_comes_while_the_block_waits_for_the_teardown_goes_on_after_it(
+    times: int,
+) -> None:
+    if not on_asyncio():
+        pytest.skip("trio has no native cancellation")
+    started, cleaning, cleaned = anyio.Event(), anyio.Event(), anyio.Event()
+    said: list[str] = []
+
+    @tool
+    async def work() -> None:
+        try:
+            started.set()
+            await anyio.sleep_forever()
+        finally:
+            cleaning.set()
+            await cleaned.wait()
+            said.append("cleaned up")
+
+    async def host() -> None:
+        async with open_run(Agent("a", tools=[work], model=ScriptedModel([Call("work")])), "go"):
+            await started.wait()
+        said.append("went on")
+
+    with anyio.fail_after(10):
+        task = asyncio.create_task(host())
+        await cleaning.wait()
+        for _ in range(times):
+            task.cancel()
+            await checkpoints(3)
+        cleaned.set()
+        await asyncio.wait([task])
+    assert task.cancelled()
+    assert said == ["cleaned up"]
