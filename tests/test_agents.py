@@ -23,6 +23,7 @@ from agentrun import (
     input_guardrail,
     output_guardrail,
     run,
+    tool,
 )
 from agentrun.testing import Call, Say, ScriptedModel
 
@@ -172,3 +173,43 @@ def test_plain_functions_become_the_guardrails_of_an_agent() -> None:
     agent = Agent("a", input_guardrails=[check], output_guardrails=[check, ready])
     assert agent.input_guardrails == (InputGuardrail(check, "check"),)
     assert agent.output_guardrails == (OutputGuardrail(check, "check"), ready)
+
+
+async def test_a_guardrail_whose_parameters_cannot_be_counted_is_given_the_context_and_the_value() -> None:
+    seen: list[int] = []
+
+    @input_guardrail
+    async def takes_anything(*args: Any) -> None:
+        assert isinstance(args[0], RunContext)
+        seen.append(len(args))
+
+    class Opaque:
+        __signature__ = "none that can be read"
+
+        async def __call__(self, ctx: Any, value: Any) -> None:
+            assert isinstance(ctx, RunContext)
+            seen.append(2)
+
+    agent = Agent("a", model=ScriptedModel([Say("hi")]), input_guardrails=[takes_anything, input_guardrail(Opaque())])
+    await run(agent, "go")
+    assert seen == [2, 2]
+
+
+# What the model is offered ------------------------------------------------------------------------------------------
+
+
+def test_a_handoff_is_offered_as_a_tool_that_takes_no_arguments() -> None:
+    [spec] = Agent("a", handoffs=[Agent("other")]).handoff_specs
+    assert (spec.name, spec.parameters) == (
+        "transfer_to_other",
+        {"type": "object", "properties": {}, "additionalProperties": False},
+    )
+
+
+async def test_a_tool_that_is_never_enabled_is_not_offered_even_if_there_is_no_other() -> None:
+    @tool(is_enabled=False)
+    async def never() -> None: ...
+
+    model = ScriptedModel([Say("hi")])
+    await run(Agent("a", tools=[never], model=model), "go")
+    assert list(model.requests[0].tools) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from typing import Any
 
 import anyio
@@ -9,7 +11,19 @@ import anyio.lowlevel
 import pytest
 from laws.support import check_ended, checkpoints, watch
 
-from agentrun import Agent, RunConfig, RunContext, RunSnapshot, ToolOutput, UserError, events, open_run, run, tool
+from agentrun import (
+    ActiveRun,
+    Agent,
+    RunConfig,
+    RunContext,
+    RunSnapshot,
+    ToolOutput,
+    UserError,
+    events,
+    open_run,
+    run,
+    tool,
+)
 from agentrun.errors import CallCancelled
 from agentrun.events import Event
 from agentrun.testing import Call, Say, ScriptedModel, assert_valid_history
@@ -268,6 +282,38 @@ async def ended_for_approval(till: Till, *, json: bool) -> Any:
     assert outputs(result.items)["l"] == ("completed", "looked")
     assert till.paid == []
     return RunSnapshot.from_json(result.snapshot().to_json()) if json else result
+
+
+# anyio does not close the coroutine of a task that was cancelled natively before its first step.
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+async def test_a_resumed_run_that_never_takes_a_step_answers_the_calls_that_were_left_for_it(
+    anyio_backend_name: str,
+) -> None:
+    if anyio_backend_name != "asyncio":
+        pytest.skip("only asyncio has native cancellation")
+    till = Till()
+    left = await ended_for_approval(till, json=False)
+    agent = Agent("a", tools=[till.pay(needs_approval=True)], model=ScriptedModel([]))
+    handles: list[ActiveRun[Any]] = []
+
+    async def host() -> None:
+        async with open_run(agent, resume_from=left) as live:
+            handles.append(live)
+            for task in asyncio.all_tasks():
+                if task.get_name() == f"agentrun {live.id}":
+                    task.cancel()  # it has been started, and has not begun
+            await live.wait()
+
+    with anyio.fail_after(10):
+        await asyncio.wait([asyncio.create_task(host())])
+    [live] = handles
+    gc.collect()
+    result = check_ended(live)
+    assert result.status == "cancelled"
+    text = "Cancelled before it finished: the run was cancelled."
+    told = outputs(result.history)
+    assert (told["p1"], told["p2"]) == (("cancelled", text), ("cancelled", text))
+    assert till.paid == []
 
 
 @pytest.mark.parametrize("json", [False, True])

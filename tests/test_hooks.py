@@ -386,3 +386,15 @@ async def test_hooks_of_a_nested_run_are_its_own() -> None:
     assert inner.log == ["run start inner", "model start 1", "model end completed", "run end completed"]
     assert sum(line.startswith("model") for line in outer.log) == 4
     outer.check()
+
+
+@pytest.mark.parametrize("method", ["on_model_start", "on_tool_start"])
+async def test_a_hook_that_ends_the_program_does(method: str) -> None:
+    async def leaves(*args: Any) -> None:
+        raise SystemExit(3)
+
+    hooks = RunHooks()
+    setattr(hooks, method, leaves)
+    model = ScriptedModel([Call("work", call_id="c"), Say("done")])
+    with pytest.raises(SystemExit):
+        await run(Agent("a", tools=[work], model=model), "go", hooks=hooks)

@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import pydantic
 import pytest
 from laws.support import watch
 
@@ -61,6 +62,22 @@ async def test_a_request_holds_what_the_agent_and_the_configuration_say() -> Non
     assert request.settings == ModelSettings(temperature=0.5, max_tokens=20, seed=1)
     assert request.output_schema == agent.output_schema
     assert agent.output_schema is not None
+
+
+@pytest.mark.parametrize(
+    ("output_type", "name"),
+    [
+        (pydantic.create_model("Answer", text=(str, ...)), "Answer"),
+        (list[int], "list"),
+        (int | None, "output"),
+        (pydantic.create_model("", text=(str, ...)), "output"),
+        (pydantic.create_model("Déjà-vu" + 80 * "x", text=(str, ...)), "D_j_vu" + 58 * "x"),
+    ],
+)
+def test_an_output_schema_has_a_name_that_providers_take(output_type: Any, name: str) -> None:
+    schema = Agent("a", output_type=output_type).output_schema
+    assert schema is not None
+    assert (schema.name, schema.strict) == (name, False)
 
 
 @pytest.mark.parametrize("reset", [True, False])

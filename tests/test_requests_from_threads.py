@@ -72,7 +72,9 @@ async def test_an_interrupt_has_its_reason_its_mode_and_its_patience(thread: boo
             handle = live.from_thread
             assert handle.interrupt("enough", mode="after_turn")
             assert handle.state().interrupt == live._run.machine.interrupts.current
-            assert handle.state().interrupt is not None
+            asked = handle.state().interrupt
+            assert asked is not None
+            assert (asked.reason, asked.mode) == ("enough", "after_turn")
             assert not handle.interrupt("again", mode="after_turn", escalate_after=0.0)
 
         if thread:

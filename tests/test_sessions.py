@@ -221,6 +221,26 @@ async def test_an_interrupt_before_the_session_is_read_still_stores_the_input() 
     assert texts(session.items) == ["before", "yes?", "go"]
 
 
+async def test_a_soft_interrupt_while_the_session_is_read_still_stores_the_input() -> None:
+    reading, read = anyio.Event(), anyio.Event()
+
+    class Slow(Store):
+        async def load(self) -> Sequence[Item]:
+            reading.set()
+            await read.wait()
+            return await super().load()
+
+    session, model = Slow([UserMessage("before"), AssistantMessage("yes?")]), ScriptedModel([])
+    async with open_run(Agent("a", model=model), "go", session=session) as live:
+        await reading.wait()
+        live.interrupt("enough", mode="after_turn")
+        read.set()
+        await live.wait()
+    result = check_ended(live, model)
+    assert result.status == "interrupted"
+    assert texts(session.items) == texts(result.history) == ["before", "yes?", "go"]
+
+
 async def test_a_write_that_hangs_is_cut_when_its_grace_is_over_and_reported() -> None:
     writing = anyio.Event()
 
@@ -239,6 +259,30 @@ async def test_a_write_that_hangs_is_cut_when_its_grace_is_over_and_reported() -
     [error] = result.errors
     assert isinstance(error, TimeoutError)
     assert str(error) == "the session did not store the history within the cleanup grace"
+    assert result.teardown.expired_graces == ["session append"]
+
+
+async def test_a_write_that_is_cut_cleans_up() -> None:
+    writing = anyio.Event()
+    cleaned: list[str] = []
+
+    class Stuck(Store):
+        async def append(self, items: Sequence[Item]) -> None:
+            writing.set()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                await checkpoints(3)
+                cleaned.append("write")
+
+    model = ScriptedModel([Say("hi")])
+    config = RunConfig(cleanup_grace=0.05)
+    async with open_run(Agent("a", model=model), "go", session=Stuck(), config=config) as live:
+        await writing.wait()
+        live.interrupt("stop")
+        result = await live.wait()
+    assert result.status == "interrupted"
+    assert cleaned == ["write"]
     assert result.teardown.expired_graces == ["session append"]
 
 

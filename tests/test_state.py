@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from agentrun import (
@@ -304,3 +306,77 @@ async def test_waiting_for_a_watcher_that_lags_is_shown() -> None:
                 pass
         assert (await live.wait()).output == "done"
     assert not live.state().blocked_on_watchers
+
+
+async def test_what_is_at_work_tells_since_when() -> None:
+    @input_guardrail
+    async def guard(value: Any) -> None:
+        await anyio.sleep_forever()
+
+    async def work() -> None:
+        await anyio.sleep_forever()
+
+    async def ages(live: ActiveRun[Any], *kinds: str) -> dict[str, float]:
+        while [child.kind for child in live.state().scope.children] != list(kinds):
+            await anyio.lowlevel.checkpoint()
+        await anyio.sleep(0.05)
+        state = live.state().scope
+        return {scope.kind: scope.seconds for scope in (state, *state.children)}
+
+    began = anyio.current_time()
+    agent = Agent("a", model=ScriptedModel([Hang()]), input_guardrails=[guard])
+    async with open_run(agent, "go") as live:
+        at_model = await ages(live, "model", "guardrail")
+        live.interrupt()
+    async with open_run(Agent("a", tools=[work], model=ScriptedModel([Call("work")])), "go") as live:
+        at_tool = await ages(live, "tool")
+        live.interrupt()
+    passed = anyio.current_time() - began
+    assert sorted(at_model) == ["guardrail", "model", "run"]
+    assert sorted(at_tool) == ["run", "tool"]
+    for age in (*at_model.values(), *at_tool.values()):
+        assert 0.04 < age <= passed
+
+
+async def test_each_task_of_a_run_is_named_for_what_it_does() -> None:
+    """For `asyncio.all_tasks()`, a debugger, or a dump of trio's tasks."""
+    release, unhook = threading.Event(), anyio.Event()
+
+    @input_guardrail
+    async def guard(value: Any) -> None:
+        await anyio.sleep_forever()
+
+    async def work() -> None:
+        await anyio.sleep_forever()
+
+    @tool
+    def threaded() -> None:
+        release.wait(10)
+
+    async def at_work(live: ActiveRun[Any], *expected: str) -> None:
+        """Wait until exactly these tasks are there."""
+        names: list[str] = []
+        with anyio.move_on_after(5):
+            while names != list(expected):
+                infos = [info for info in anyio.get_running_tasks() if info.id not in before]
+                names = sorted((info.name or "").replace(live.id, "RUN") for info in infos)
+                await anyio.sleep(0.001)
+        assert names == list(expected)
+
+    before = {info.id for info in anyio.get_running_tasks()}
+    limited = RunConfig(max_seconds=60)
+    agent = Agent("a", model=ScriptedModel([Hang()]), input_guardrails=[guard])
+    async with open_run(agent, "go", config=limited) as live:
+        await at_work(live, "agentrun RUN", "agentrun guardrail guard", "agentrun timer RUN")
+        live.interrupt()
+    tools: list[Any] = [tool(work), threaded, tool(work, name="hooked", on_cancel=unhook.wait)]
+    calls = [Call("work", call_id="c1"), Call("threaded", call_id="c2"), Call("hooked", call_id="c3")]
+    async with open_run(Agent("a", tools=tools, model=ScriptedModel([calls])), "go", config=limited) as live:
+        kept = ["agentrun RUN", "agentrun RUN tools 1"]
+        of_thread, of_call = "agentrun thread", "agentrun tool threaded (c2)"
+        await at_work(live, *kept, of_thread, "agentrun timer RUN", "agentrun tool hooked (c3)", of_call)
+        release.set()
+        live.interrupt_tool("c3")
+        await at_work(live, *kept, "agentrun hook of tool hooked (c3)", "agentrun timer RUN")
+        unhook.set()
+        live.interrupt()

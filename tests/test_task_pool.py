@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import anyio
+import anyio.abc
 import anyio.lowlevel
 import pytest
 from laws.support import check_ended, checkpoints
 
 from agentrun import ActiveRun, Agent, RunConfig, RunContext, RunResult, ToolOutput, open_run, run, tool
+from agentrun.runtime.backend import running_backend
+from agentrun.runtime.task_pool import TaskPool
 from agentrun.testing import Call, Say, ScriptedModel, Wait
 
 WHOSE: ContextVar[str] = ContextVar("WHOSE", default="nobody's")
@@ -57,6 +62,17 @@ async def test_the_calls_of_a_later_turn_run_in_the_tasks_of_an_earlier_one() ->
     assert desk.of("d", "e") < desk.of("a", "b", "c") < desk.of("f", "g", "h", "i")
     assert len(desk.of("d", "e")) == 2
     assert len(desk.of("f", "g", "h", "i")) == 4
+
+
+async def test_the_only_call_of_a_turn_runs_in_the_task_of_the_driver() -> None:
+    names: list[str | None] = []
+
+    async def work(ctx: RunContext[Any]) -> None:
+        names.append(anyio.get_current_task().name)
+
+    model = ScriptedModel([calls("a"), calls("b"), Say("done")])
+    result = await run(Agent("a", tools=[work], model=model), "Go.")
+    assert names == [f"agentrun {result.run_id}"] * 2
 
 
 async def test_a_call_that_may_start_further_tasks_has_one_of_its_own() -> None:
@@ -149,6 +165,101 @@ async def test_the_tasks_end_with_the_run() -> None:
     assert workers() == []
 
 
+# The pool by itself --------------------------------------------------------------------------------------------
+# A run closes its pool when all calls have ended, unless it breaks in the middle, as by Ctrl-C: that moment cannot be
+# met from outside.
+
+
+class Breaking:
+    """Stands in for a run: it has a task group, and is told what has made it fail."""
+
+    def __init__(self, group: anyio.abc.TaskGroup) -> None:
+        self.id = "run"
+        self.backend = running_backend()
+        self.task_group = group
+        self.failures: list[BaseException] = []
+
+    def fail(self, error: BaseException) -> None:
+        self.failures.append(error)
+
+
+class Work:
+    """Stands in for a call."""
+
+    def __init__(self, execute: Callable[[], Awaitable[object]]) -> None:
+        self._execute = execute
+        self.lost = 0
+
+    async def execute(self) -> None:
+        await self._execute()
+
+    def lose_task(self) -> None:
+        self.lost += 1
+
+
+@asynccontextmanager
+async def pool_of_its_own() -> AsyncGenerator[TaskPool]:
+    """A pool whose tasks must have ended by the end of the block, or soon after."""
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            stand_in: Any = Breaking(group)
+            yield TaskPool(stand_in)
+
+
+def give(pool: TaskPool, execute: Callable[[], Awaitable[object]]) -> Work:
+    work = Work(execute)
+    stand_in: Any = work
+    pool.take().start(stand_in)
+    return work
+
+
+async def test_a_task_that_is_at_work_when_the_pool_is_closed_finishes_its_call_and_ends() -> None:
+    done: list[str] = []
+
+    async def work() -> None:
+        begun.set()
+        await go_on.wait()
+        done.append("call")
+
+    async with pool_of_its_own() as pool:
+        begun, go_on = anyio.Event(), anyio.Event()
+        give(pool, work)
+        await begun.wait()
+        pool.close()
+        go_on.set()
+    assert done == ["call"]
+    assert pool.idle == []
+
+
+async def test_a_task_whose_cell_was_broken_by_its_call_is_not_given_another() -> None:
+    async with pool_of_its_own() as pool:
+        task = pool.take()
+        work: Any = Work(anyio.lowlevel.checkpoint)
+        task.start(work)
+        task.cell.broken = True
+        await checkpoints(5)
+        assert pool.idle == []
+        give(pool, anyio.lowlevel.checkpoint)
+        await checkpoints(5)
+        assert len(pool.idle) == 1
+        pool.close()
+
+
+async def test_what_breaks_a_task_makes_the_run_fail() -> None:
+    problem = RuntimeError("a bug of the runtime's own")
+
+    async def work() -> None:
+        raise problem
+
+    async with pool_of_its_own() as pool:
+        call = give(pool, work)
+        await checkpoints(5)
+        assert pool.idle == []
+        assert call.lost == 1
+    stand_in: Any = pool.run
+    assert stand_in.failures == [problem]
+
+
 # Native cancellation -------------------------------------------------------------------------------------------
 
 
@@ -185,6 +296,27 @@ async def test_a_task_that_is_cancelled_natively_between_two_calls_is_not_given_
     assert tasks["b"] in (tasks["c"], tasks["d"])
 
 
+async def test_a_task_that_is_cancelled_natively_while_the_pool_is_closed_ends_in_peace(
+    anyio_backend_name: str,
+) -> None:
+    asyncio_only(anyio_backend_name)
+    tasks: list[asyncio.Task[Any] | None] = []
+
+    async def work() -> None:
+        tasks.append(asyncio.current_task())
+
+    async with pool_of_its_own() as pool:
+        give(pool, work)
+        await checkpoints(5)
+        assert len(pool.idle) == 1
+        pool.close()
+        [task] = tasks
+        assert task is not None
+        task.cancel()
+    stand_in: Any = pool.run
+    assert stand_in.failures == []
+
+
 async def test_a_call_whose_task_is_cancelled_natively_before_it_begins_is_cancelled(anyio_backend_name: str) -> None:
     asyncio_only(anyio_backend_name)
     tasks: dict[str, asyncio.Task[Any]] = {}
@@ -204,7 +336,7 @@ async def test_a_call_whose_task_is_cancelled_natively_before_it_begins_is_cance
     got = outputs(result)
     assert result.status == "completed"
     assert [got[call].status for call in "abcdef"] == ["completed"] * 3 + ["cancelled"] + ["completed"] * 2
-    assert "its task was cancelled" in got["d"].text
+    assert got["d"].text == "Cancelled before it finished: its task was cancelled."
     assert "d" not in tasks
 
 

@@ -935,3 +935,24 @@ async def test_a_tool_may_stop_by_itself_at_a_good_moment() -> None:
         result = await live.wait()
     assert result.status == "interrupted"
     assert outputs(result.items)["c"] == ToolOutput("c", "stopped: soon")
+
+
+async def test_what_a_tool_registered_has_a_grace_of_its_own_and_no_more_after_the_tool_has_used_up_its_own() -> None:
+    started = anyio.Event()
+
+    @tool
+    async def work(ctx: RunContext[Any]) -> None:
+        ctx.on_cleanup(anyio.sleep_forever)
+        try:
+            started.set()
+            await anyio.sleep_forever()
+        finally:
+            await anyio.sleep_forever()
+
+    agent = Agent("a", tools=[work], model=ScriptedModel([Call("work", call_id="c")]))
+    with anyio.fail_after(10):
+        async with open_run(agent, "go", config=RunConfig(cleanup_grace=0.05)) as live:
+            await started.wait()
+            live.interrupt("stop")
+            result = await live.wait()
+    assert result.teardown.expired_graces == ["cleanup of tool work (c)", "tool work (c)"]

@@ -9,8 +9,9 @@ import anyio.lowlevel
 import pytest
 from laws.support import check_ended, checkpoints, structural, watch
 
-from agentrun import Agent, RunConfig, open_run, tool
+from agentrun import Agent, RunConfig, ToolOutput, open_run, run, tool
 from agentrun.events import ApprovalRequested, Event, ToolEnded, ToolStarted
+from agentrun.runtime.tool_run import ToolRun
 from agentrun.testing import Call, Say, ScriptedModel
 
 
@@ -75,3 +76,49 @@ async def test_what_is_told_of_a_call_names_it_and_what_was_passed_and_returned(
         ToolStarted("c", "ask", '{"n": 7}'),
         ToolEnded("c", "ask", "completed", "worked 7"),
     ]
+
+
+async def test_a_call_of_a_tool_that_does_not_exist_is_answered_with_those_that_do() -> None:
+    async def look() -> str:
+        return "looked"
+
+    model = ScriptedModel([Call("peek", call_id="p"), Say("done")])
+    agent = Agent("a", tools=[look, Bench().work], handoffs=[Agent("other", model=model)], model=model)
+    result = await run(agent, "go")
+    [output] = [item.output for item in result.items if isinstance(item, ToolOutput)]
+    assert output == "Error: there is no tool named 'peek'. Available tools: look, transfer_to_other, work."
+
+
+@pytest.mark.parametrize("beside_others", [False, True])
+@pytest.mark.parametrize("what", ["bug", "cancellation"])
+async def test_a_calls_task_that_breaks_between_two_pieces_of_user_code_still_ends_its_call(
+    what: str, beside_others: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a bug of the runtime's own, which fails the run, or cancelled natively at that very moment."""
+    cancelled = anyio.get_cancelled_exc_class()
+    problem = RuntimeError("a bug") if what == "bug" else cancelled.__new__(cancelled)
+    settle = ToolRun._settle
+
+    async def breaks(call: ToolRun, outcome: Any) -> None:
+        if call.call.call_id == "c":
+            raise problem
+        await settle(call, outcome)
+
+    monkeypatch.setattr(ToolRun, "_settle", breaks)
+
+    async def work() -> str:
+        return "worked"
+
+    calls = [Call("work", call_id="c"), Call("work", call_id="d")]
+    model = ScriptedModel([calls if beside_others else calls[:1], Say("done")])
+    async with open_run(Agent("a", tools=[work], model=model), "go") as live:
+        if what == "bug":
+            with pytest.raises(RuntimeError, match="a bug"):
+                await live.wait()
+        else:
+            await live.wait()
+    result = check_ended(live, model)
+    assert result.status == ("failed" if what == "bug" else "completed")
+    assert result.error is (problem if what == "bug" else None)
+    outputs = {item.call_id: (item.status, item.output) for item in result.items if isinstance(item, ToolOutput)}
+    assert outputs["c"] == ("cancelled", "Cancelled before it finished: its task was cancelled.")

@@ -6,12 +6,13 @@ import gc
 
 import anyio
 import pytest
+from laws.support import checkpoints
 
-from agentrun.core.events import RunEnded, TextDelta
+from agentrun.core.events import Event, EventsDropped, RunEnded, TextDelta, ToolProgress
 from agentrun.core.inbox import Inbox
 from agentrun.core.items import UserMessage
 from agentrun.runtime.backend import running_backend
-from agentrun.runtime.hub import EventHub
+from agentrun.runtime.hub import EventHub, EventStream
 from agentrun.runtime.injection import Injection
 
 DELTA = TextDelta("x")
@@ -137,3 +138,65 @@ async def test_a_wait_for_an_injection_that_is_cancelled_leaves_nothing_behind()
     assert injection.status == "pending"
     assert injection.withdraw()
     assert await injection.wait() == "undelivered"
+
+
+# The hub by itself: what is kept, what is lost, and when the model stream may go on -------------------------------
+
+
+async def rest(stream: EventStream) -> list[Event]:
+    return [event async for event in stream]
+
+
+async def test_a_watcher_that_may_lose_deltas_keeps_as_many_as_its_buffer_takes() -> None:
+    hub = EventHub(running_backend())
+    stream = hub.subscribe(3, "drop")
+    deltas = [TextDelta(str(n)) for n in range(5)]
+    for delta in deltas:
+        hub.publish(delta)
+        assert not hub.pressed  # nobody ever waits for it
+    hub.end(RunEnded("completed", None))
+    assert await rest(stream) == [*deltas[:3], EventsDropped(2), RunEnded("completed", None)]
+
+
+async def test_of_the_progress_of_tools_a_lagging_watcher_keeps_twice_its_buffer() -> None:
+    hub = EventHub(running_backend())
+    stream = hub.subscribe(3, "wait")
+    told = [ToolProgress("c", "work", n) for n in range(8)]
+    for n, event in enumerate(told):
+        hub.pressed = False
+        hub.publish(event)
+        assert hub.pressed == (n >= 2)
+    hub.end(RunEnded("completed", None))
+    assert await rest(stream) == [*told[:6], EventsDropped(2), RunEnded("completed", None)]
+
+
+async def test_a_watcher_that_lagged_may_catch_up_by_half_before_the_model_stream_goes_on() -> None:
+    hub = EventHub(running_backend())
+    stream = hub.subscribe(6, "wait")
+    went_on: list[str] = []
+
+    async def model() -> None:
+        await hub.wait_for_watchers()
+        went_on.append("model")
+
+    for n in range(6):
+        hub.publish(TextDelta(str(n)))
+    read = 0
+    async with anyio.create_task_group() as group:
+        group.start_soon(model)
+        await checkpoints(5)
+        assert hub.waiting
+        while not went_on:
+            await anext(stream)
+            read += 1
+            await checkpoints(5)
+    assert read == 3
+
+
+async def test_a_watcher_may_leave_after_the_end() -> None:
+    hub = EventHub(running_backend())
+    first, second = hub.subscribe(3, "wait"), hub.subscribe(3, "wait")
+    hub.end(RunEnded("completed", None))
+    first.close()
+    await second.aclose()
+    assert await rest(first) == await rest(second) == []

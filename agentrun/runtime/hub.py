@@ -175,8 +175,8 @@ class EventHub:
         self._ended = False
         self.waiting: bool = False
         # Looking at every watcher for every delta would cost more than the delta itself. This is set when an event, or
-        # what happened before a watcher came, fills a buffer, and only `wait_for_watchers`, which looks closely, takes it back: it may be out of date, but
-        # never wrong about there being no need to wait.
+        # what happened before a watcher came, fills a buffer. Only `wait_for_watchers`, which looks closely, takes it
+        # back: it may be out of date, but never wrong about there being no need to wait.
         self.pressed: bool = False
 
     @property

@@ -507,6 +507,40 @@ async def test_a_driver_that_is_cancelled_natively_tells_its_tools_and_waits_for
     assert task_names() == set()
 
 
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_a_driver_that_is_cancelled_natively_again_and_again_waits_for_its_tools_all_the_same(times: int) -> None:
+    if not on_asyncio():
+        pytest.skip("trio has no native cancellation")
+    said: list[str] = []
+
+    class AtTheEnd(RunHooks):
+        async def on_run_end(self, ctx: RunContext[Any], result: Any) -> None:
+            said.append("end")
+
+    @tool
+    async def work(ctx: RunContext[Any]) -> None:
+        said.append("started")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await checkpoints(40)
+            said.append("cleaned")
+
+    model = ScriptedModel([[Call("work", call_id="one"), Call("work", call_id="two")]])
+    with anyio.fail_after(10):
+        with pytest.raises(RunEnded, match="cancelled from outside"):
+            async with open_run(Agent("a", tools=[work], model=model, hooks=AtTheEnd()), "Go.") as live:
+                while len(said) < 2:
+                    await checkpoints(1)
+                [driver] = [task for task in asyncio.all_tasks() if task.get_name() == f"agentrun {live.id}"]
+                for _ in range(times):
+                    driver.cancel()
+                    await checkpoints(8)
+                await live.wait()
+    assert check_ended(live, model).status == "cancelled"
+    assert said == ["started", "started", "cleaned", "cleaned", "end"]
+
+
 # Processes ---------------------------------------------------------------------------------------------------------
 
 

@@ -91,6 +91,22 @@ async def test_a_run_that_is_cancelled_says_so() -> None:
     assert _last(seen) == RunEndedEvent("cancelled", "cancelled from outside")
 
 
+async def test_a_run_that_is_cancelled_while_it_is_interrupted_says_that_it_was_cancelled() -> None:
+    agent, model, started = hanging()
+    with anyio.CancelScope() as scope:
+        async with open_run(agent, "Go.") as live:
+            stream = live.events()
+            await started.wait()
+            live.interrupt("soon", mode="after_turn")
+            scope.cancel()
+            await live.wait()
+    seen = [event async for event in stream]
+    result = check_ended(live, model, seen)
+    assert result.interrupt is not None
+    assert result.interrupt.reason == "soon"
+    assert _last(seen) == RunEndedEvent("cancelled", "cancelled from outside")
+
+
 async def test_the_first_reason_wins() -> None:
     agent, model, started = hanging()
     async with open_run(agent, "Go.") as live:

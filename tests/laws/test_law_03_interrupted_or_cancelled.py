@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -604,3 +604,89 @@ async def test_nothing_of_a_stopped_scene_is_left_to_be_cancelled_twice() -> Non
         await anyio.sleep_forever()
     assert scope.cancelled_caught
     await scene.check("scope")
+
+
+@pytest.mark.parametrize("place", ["on_run_start", "load", "instructions", "model"])
+async def test_a_native_cancellation_of_the_driver_in_user_code_cancels_the_run(
+    place: str,
+) -> None:
+    if not on_asyncio():
+        pytest.skip("trio has no native cancellation")
+    cleaned: list[str] = []
+    at_work = anyio.Event()
+
+    async def hang_at(here: str) -> None:
+        if here == place:
+            at_work.set()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                await checkpoints(3)
+                cleaned.append(here)
+
+    class Hooks(RunHooks):
+        async def on_run_start(self, ctx: Any) -> None:
+            await hang_at("on_run_start")
+
+    class Store(MemorySession):
+        async def load(self) -> Any:
+            await hang_at("load")
+            return await super().load()
+
+    async def instructions(ctx: Any) -> str:
+        await hang_at("instructions")
+        return "Be brief."
+
+    class Model(ScriptedModel):
+        @asynccontextmanager
+        async def stream(self, request: Any) -> AsyncGenerator[Any]:
+            await hang_at("model")
+            async with super().stream(request) as stream:
+                yield stream
+
+    model = Model([Say("never")])
+    with anyio.fail_after(10), pytest.raises(RunEnded, match="cancelled from outside"):
+        async with open_run(Agent("a", instructions, model=model, hooks=Hooks()), "go", session=Store()) as live:
+            await at_work.wait()
+            [driver] = [task for task in asyncio.all_tasks() if task.get_name() == f"agentrun {live.id}"]
+            driver.cancel()
+            await live.wait()
+    assert check_ended(live, model).status == "cancelled"
+    assert cleaned == [place]
+    assert model.requests == []
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_native_cancellation_that_comes_while_the_block_waits_for_the_teardown_goes_on_after_it(
+    times: int,
+) -> None:
+    if not on_asyncio():
+        pytest.skip("trio has no native cancellation")
+    started, cleaning, cleaned = anyio.Event(), anyio.Event(), anyio.Event()
+    said: list[str] = []
+
+    @tool
+    async def work() -> None:
+        try:
+            started.set()
+            await anyio.sleep_forever()
+        finally:
+            cleaning.set()
+            await cleaned.wait()
+            said.append("cleaned up")
+
+    async def host() -> None:
+        async with open_run(Agent("a", tools=[work], model=ScriptedModel([Call("work")])), "go"):
+            await started.wait()
+        said.append("went on")
+
+    with anyio.fail_after(10):
+        task = asyncio.create_task(host())
+        await cleaning.wait()
+        for _ in range(times):
+            task.cancel()
+            await checkpoints(3)
+        cleaned.set()
+        await asyncio.wait([task])
+    assert task.cancelled()
+    assert said == ["cleaned up"]

@@ -423,6 +423,8 @@ async def test_a_session_that_fails_fails_the_run_and_the_result_has_everything(
             await live.wait()
     result = check_ended(live, model)
     assert result.status == "failed"
+    assert result.output is None  # not even if the answer was accepted, and only storing it has failed
+    assert result.teardown.expired_graces == []
     assert_valid_history(session.items, what="session")
     assert result.history[: len(session.items)] == tuple(session.items)
 

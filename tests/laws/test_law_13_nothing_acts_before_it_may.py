@@ -365,6 +365,23 @@ async def test_injected_input_is_checked_like_any_other(deliver: Any, blocking: 
     assert bool(result.undelivered) is blocking
 
 
+async def test_input_that_cuts_in_leaves_the_guardrails_of_what_came_before_it_at_work() -> None:
+    gate = Gate(Trip("no"))
+    model = ScriptedModel([[Say("hm"), Hang()], Hang()])
+    agent = Agent("a", model=model, input_guardrails=[gate.guard])
+    with pytest.raises(InputGuardrailTripped):
+        async with open_run(agent, "go") as live:
+            await gate.entered.wait()
+            live.inject("and quickly", deliver="now")
+            while len(model.requests) < 2:
+                await anyio.lowlevel.checkpoint()
+            gate.open.set()
+            await live.wait()
+    assert [texts(value) for value in gate.saw] == [["go"], ["and quickly"]]
+    assert live.result is not None
+    assert live.result.guardrail_results[0].outcome == "tripped"
+
+
 async def test_each_input_is_checked_once() -> None:
     looked: list[list[str]] = []
 
@@ -617,6 +634,22 @@ async def test_an_interrupt_during_an_output_guardrail_gives_no_output() -> None
     assert result.output is None
     assert result.text == "answer"
     assert gate.cleaned == 1
+
+
+async def test_an_answer_that_had_passed_is_no_output_of_a_run_that_went_on_and_did_not_complete() -> None:
+    gate, model = Gate(), ScriptedModel([Say("one"), Hang()])
+    agent = Agent("a", model=model, output_guardrails=[gate.guard])
+    async with open_run(agent, "go") as live:
+        await gate.entered.wait()
+        live.inject("and more")
+        gate.open.set()
+        while len(model.requests) < 2:
+            await anyio.lowlevel.checkpoint()
+        live.interrupt("stop")
+        result = await live.wait()
+    assert result.status == "interrupted"
+    assert [r.outcome for r in result.guardrail_results] == ["passed"]
+    assert result.output is None
 
 
 async def test_only_the_last_word_is_shown_to_the_output_guardrails_of_the_agent_at_work() -> None:

@@ -1,0 +1,248 @@
+"""Contained code by itself: what comes of it in moments that a whole run meets only by chance."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from laws.support import checkpoints
+
+from agentrun.runtime.containment import Contained, Outcome, bounded
+
+
+def asyncio_only(anyio_backend_name: str) -> None:
+    if anyio_backend_name != "asyncio":
+        pytest.skip("only asyncio has native cancellation")
+
+
+async def cancelled_at_work(code: Any, *, grace: float = 5.0, steps: int = 3) -> Outcome[Any]:
+    """Run ``code`` in a task of its own, cancel it after some steps, and say what came of it."""
+    outcomes: list[Outcome[Any]] = []
+    contained: Contained[Any] = Contained(grace, shield=True)
+
+    async def task() -> None:
+        outcomes.append(await contained.run(code()))
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            group.start_soon(task)
+            await checkpoints(steps)
+            contained.cancel()
+    [outcome] = outcomes
+    return outcome
+
+
+async def test_code_that_has_swallowed_its_cancellation_is_left_in_peace_for_the_grace() -> None:
+    async def code() -> str:
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            pass
+        await checkpoints(5)
+        await anyio.sleep(0.01)
+        return "went on"
+
+    outcome = await cancelled_at_work(code)
+    assert (outcome.ending, outcome.value, outcome.swallowed) == ("returned", "went on", True)
+    assert not outcome.grace_expired
+
+
+async def test_an_error_after_a_swallowed_cancellation_is_that_of_cancelled_code() -> None:
+    problem = ValueError("too late")
+
+    async def code() -> None:
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            pass
+        raise problem
+
+    outcome = await cancelled_at_work(code)
+    assert (outcome.ending, outcome.error) == ("cancelled", problem)
+
+
+async def test_code_whose_task_group_waits_for_the_cleanup_of_its_tasks_does_not_go_on_behind_it() -> None:
+    said: list[str] = []
+
+    async def child() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await checkpoints(5)
+            said.append("task")
+
+    async def code() -> None:
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(child)
+                await anyio.sleep_forever()
+        finally:
+            await checkpoints(3)
+            said.append("cleanup")
+        said.append("went on")
+
+    outcome = await cancelled_at_work(code)
+    assert outcome.ending == "cancelled"
+    assert said == ["task", "cleanup"]
+
+
+async def test_cleanup_may_have_timeouts_of_its_own() -> None:
+    said: list[str] = []
+
+    async def code() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            for n in range(2):
+                with anyio.move_on_after(0.01):
+                    await anyio.sleep_forever()
+                await checkpoints(3)
+                said.append(f"timeout {n}")
+
+    outcome = await cancelled_at_work(code)
+    assert outcome.ending == "cancelled"
+    assert said == ["timeout 0", "timeout 1"]
+    assert not outcome.grace_expired
+
+
+async def test_bounded_code_is_not_cut_by_what_is_around_it() -> None:
+    async def code() -> str:
+        await checkpoints(3)
+        return "done"
+
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        outcome = await bounded(code, 5.0)
+    assert (outcome.ending, outcome.value) == ("returned", "done")
+
+
+# Native cancellation ---------------------------------------------------------------------------------------------
+
+
+async def test_a_native_cancellation_after_a_swallowed_one_does_not_bring_that_back(anyio_backend_name: str) -> None:
+    asyncio_only(anyio_backend_name)
+    cancellations: list[str] = []
+
+    async def code() -> str:
+        for _ in range(2):
+            try:
+                await anyio.sleep_forever()
+            except asyncio.CancelledError as exc:
+                cancellations.append("scope" if "cancel scope" in str(exc) else "native")
+            task = asyncio.current_task()
+            assert task is not None
+            if len(cancellations) == 1:
+                asyncio.get_running_loop().call_later(0.01, task.cancel)
+        await checkpoints(5)
+        return "went on"
+
+    outcome = await cancelled_at_work(code)
+    assert cancellations == ["scope", "native"]
+    assert (outcome.ending, outcome.swallowed) == ("returned", True)
+
+
+async def test_a_native_cancellation_from_before_is_none_of_the_code(anyio_backend_name: str) -> None:
+    asyncio_only(anyio_backend_name)
+    outcomes: list[Outcome[Any]] = []
+    left: list[int] = []
+
+    async def code() -> None:
+        raise asyncio.CancelledError
+
+    async def host() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            pass
+        outcomes.append(await Contained[Any](1.0).run(code()))
+        left.append(task.cancelling())
+        task.uncancel()
+
+    await asyncio.create_task(host())
+    assert [outcome.ending for outcome in outcomes] == ["foreign_cancellation"]
+    assert left == [1]
+
+
+async def test_a_timeout_of_asyncios_that_passes_together_with_the_cancellation_does_not_hide_it(
+    anyio_backend_name: str,
+) -> None:
+    asyncio_only(anyio_backend_name)
+    said: list[str] = []
+    contained: Contained[Any] = Contained(5.0, shield=True)
+
+    async def code() -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(loop.time() - 1):  # it passes with the next await
+                loop.call_soon(contained.cancel)
+                await asyncio.sleep(5)
+        except TimeoutError:
+            said.append("timed out")
+        try:
+            await asyncio.sleep(5)
+            said.append("went on")
+        finally:
+            await checkpoints(3)
+            said.append("cleaned up")
+
+    with anyio.fail_after(3):
+        outcome = await contained.run(code())
+    assert outcome.ending == "cancelled"
+    assert said in (["timed out", "cleaned up"], ["cleaned up"])
+
+
+async def test_a_native_timeout_in_code_that_could_be_cancelled_and_is_not_changes_nothing(
+    anyio_backend_name: str,
+) -> None:
+    asyncio_only(anyio_backend_name)
+
+    async def code() -> str:
+        for _ in range(2):
+            try:
+                async with asyncio.timeout(0.005):
+                    await asyncio.sleep(5)
+            except TimeoutError:
+                pass
+            await asyncio.sleep(0.005)
+        return "done"
+
+    outcome = await Contained[Any](1.0, timeout=60, shield=True).run(code())
+    assert (outcome.ending, outcome.value, outcome.swallowed) == ("returned", "done", False)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+async def test_cleanup_after_a_native_cancellation_is_not_cut_when_it_has_the_code_cancelled_itself(
+    steps: int, anyio_backend_name: str
+) -> None:
+    """As a tool with a timeout does that interrupts its own run because it was cancelled."""
+    asyncio_only(anyio_backend_name)
+    said: list[str] = []
+    contained: Contained[Any] = Contained(5.0, timeout=60, shield=True)
+
+    async def code() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_soon(task.cancel)
+        try:
+            await anyio.sleep_forever()
+        finally:
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            contained.cancel()
+            await anyio.sleep(0.01)
+            said.append("cleaned up")
+
+    async def host() -> Outcome[Any]:
+        return await contained.run(code())
+
+    with anyio.fail_after(5):
+        outcome = await asyncio.create_task(host())
+    assert outcome.ending == "cancelled"
+    assert said == ["cleaned up"]
