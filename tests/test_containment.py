@@ -217,14 +217,15 @@ async def test_a_native_timeout_in_code_that_could_be_cancelled_and_is_not_chang
     assert (outcome.ending, outcome.value, outcome.swallowed) == ("returned", "done", False)
 
 
+@pytest.mark.parametrize("timeout", [None, 60])
 @pytest.mark.parametrize("steps", [0, 1, 3])
 async def test_cleanup_after_a_native_cancellation_is_not_cut_when_it_has_the_code_cancelled_itself(
-    steps: int, anyio_backend_name: str
+    steps: int, timeout: float | None, anyio_backend_name: str
 ) -> None:
-    """As a tool with a timeout does that interrupts its own run because it was cancelled."""
+    """As a tool does that interrupts its own run because it was cancelled."""
     asyncio_only(anyio_backend_name)
     said: list[str] = []
-    contained: Contained[Any] = Contained(5.0, timeout=60, shield=True)
+    contained: Contained[Any] = Contained(5.0, timeout=timeout, shield=True)
 
     async def code() -> None:
         task = asyncio.current_task()

@@ -314,9 +314,13 @@ class Contained(Generic[_T]):
         if not self._armed or (value is None and not self._thrown):
             # Nobody wants to cancel it; or asyncio, which throws every cancellation, has thrown none.
             try:
-                return self._coro.send(value)
+                request = self._coro.send(value)
             finally:
                 del value  # the traceback of what it carries may hold this frame: see `run`
+            if self._thrown and self._armed and not self._settled:
+                # In a cleanup that a native cancellation has begun, it has asked in this very step for ours as well.
+                return self._look(request)
+            return request
         if value is None:
             request = self._coro.send(None)
             return request if self._settled else self._look(request)
