@@ -203,6 +203,8 @@ class ToolRun:
         outcome = await self._contain(call(ask, self.ctx, self.arguments))
         self._tasks -= 1
         if self.cancel_reason is not None:
+            if outcome.ending == "raised" and outcome.error is not None:
+                self.run.errors.append(outcome.error)  # it broke in the moment of the cancellation: nobody else is told
             self.end("cancelled", self.cancel_text())
         elif outcome.ending == "returned" and not outcome.swallowed:
             self.phase = "waiting for approval" if outcome.value else "queued"

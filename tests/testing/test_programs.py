@@ -197,3 +197,12 @@ def test_the_cleanup_of_a_tool_that_raised_a_cancellation_itself_has_no_grace_to
     assert cleanup.ended is not None
     assert cleanup.ended - cleanup.began == pytest.approx(1.0)
     assert broken_laws(record) == []
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_approval_check_that_breaks_in_the_moment_of_a_cancellation_is_told_of(backend: Any) -> None:
+    program = Program(AgentPlan(turns=[[Call("t1")]], tools=[ToolPlan("t1", approval="fails")]))
+    points = run_program(program, backend).points
+    for point in range(1, points):
+        record = run_program(replace(program, steers=[Steer("inject_now", point, resuming=True)]), backend)
+        assert broken_laws(record) == [], point
