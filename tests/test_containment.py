@@ -135,20 +135,28 @@ async def test_cleanup_may_leave_its_tasks_to_a_task_group() -> None:
     assert said[-1] == "rest"
 
 
-async def test_a_timeout_in_cleanup_stays_one_though_what_it_has_cut_cleans_up_in_a_shield() -> None:
+@pytest.mark.parametrize("where", ["in a shield", "in a task of its group"])
+async def test_a_timeout_in_cleanup_stays_one_though_what_it_has_cut_takes_its_time(where: str) -> None:
     said: list[str] = []
+
+    async def cut() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await checkpoints(3)
+            said.append("what was cut")
 
     async def code() -> None:
         try:
             await anyio.sleep_forever()
         finally:
             with anyio.move_on_after(0.01):
-                try:
+                if where == "in a shield":
+                    await cut()
+                async with anyio.create_task_group() as group:
+                    group.start_soon(cut)
                     await anyio.sleep_forever()
-                finally:
-                    with anyio.CancelScope(shield=True):
-                        await checkpoints(3)
-                    said.append("what was cut")
             await checkpoints(3)
             said.append("rest")
 
@@ -157,7 +165,7 @@ async def test_a_timeout_in_cleanup_stays_one_though_what_it_has_cut_cleans_up_i
     assert said == ["what was cut", "rest"]
 
 
-@pytest.mark.parametrize("last", ["cut", "uncut", "shielded"])
+@pytest.mark.parametrize("last", ["cut", "uncut", "shielded", "shielded for a while"])
 async def test_code_whose_own_scope_swallows_its_cancellation_with_that_of_its_cleanup_is_told_again(last: str) -> None:
     """Whatever the last thing is that it awaits in that scope."""
     said: list[str] = []
@@ -175,6 +183,9 @@ async def test_code_whose_own_scope_swallows_its_cancellation_with_that_of_its_c
                         await anyio.lowlevel.cancel_shielded_checkpoint()
                     elif last == "shielded":
                         with anyio.CancelScope(shield=True):
+                            await checkpoints(3)
+                    elif last == "shielded for a while":
+                        with anyio.move_on_after(1, shield=True):
                             await checkpoints(3)
         await anyio.sleep(1)
         said.append("went on")

@@ -374,8 +374,9 @@ class Contained(Generic[_T]):
         suspension = Suspension(self._coro)
         knows = suspension.handles(self._cancelled_class)
         if knows and self.delivered:
-            # A shield of the code's own hides whether it is still in a cancelled scope: then the next look tells.
-            self._settled = anyio.current_effective_deadline() <= self._grace_scope.deadline
+            # A shield of the code's own hides whether it is still in a cancelled scope: then the next look tells. Where
+            # no scope of its own has a say, the deadline is that of the grace.
+            self._settled = anyio.current_effective_deadline() == self._grace_scope.deadline
             return self._rest(request)
         if knows and (self._grace_scope.shield or not suspension.asks_for_cancellation) and self._raise_shield():
             self._deliver()
