@@ -109,6 +109,110 @@ async def test_cleanup_may_have_timeouts_of_its_own() -> None:
     assert not outcome.grace_expired
 
 
+async def test_cleanup_may_leave_its_tasks_to_a_task_group() -> None:
+    said: list[str] = []
+
+    async def close(what: str) -> None:
+        await checkpoints(3)
+        await anyio.sleep(0.01)
+        said.append(what)
+
+    async def code() -> None:
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(anyio.sleep_forever)
+                await anyio.sleep_forever()
+        finally:
+            async with anyio.create_task_group() as group:
+                group.start_soon(close, "file")
+                group.start_soon(close, "socket")
+            await checkpoints(3)
+            said.append("rest")
+
+    outcome = await cancelled_at_work(code)
+    assert outcome.ending == "cancelled"
+    assert sorted(said) == ["file", "rest", "socket"]
+    assert said[-1] == "rest"
+
+
+@pytest.mark.parametrize("where", ["in a shield", "in a task of its group"])
+async def test_a_timeout_in_cleanup_stays_one_though_what_it_has_cut_takes_its_time(where: str) -> None:
+    said: list[str] = []
+
+    async def cut() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await checkpoints(3)
+            said.append("what was cut")
+
+    async def code() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.move_on_after(0.01):
+                if where == "in a shield":
+                    await cut()
+                async with anyio.create_task_group() as group:
+                    group.start_soon(cut)
+                    await anyio.sleep_forever()
+            await checkpoints(3)
+            said.append("rest")
+
+    outcome = await cancelled_at_work(code)
+    assert outcome.ending == "cancelled"
+    assert said == ["what was cut", "rest"]
+
+
+@pytest.mark.parametrize("last", ["cut", "uncut", "shielded", "shielded for a while"])
+async def test_code_whose_own_scope_swallows_its_cancellation_with_that_of_its_cleanup_is_told_again(last: str) -> None:
+    """Whatever the last thing is that it awaits in that scope."""
+    said: list[str] = []
+
+    async def code() -> None:
+        with anyio.CancelScope() as own:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                own.cancel()
+                try:
+                    await anyio.sleep(1)
+                finally:
+                    if last == "uncut":
+                        await anyio.lowlevel.cancel_shielded_checkpoint()
+                    elif last == "shielded":
+                        with anyio.CancelScope(shield=True):
+                            await checkpoints(3)
+                    elif last == "shielded for a while":
+                        with anyio.move_on_after(1, shield=True):
+                            await checkpoints(3)
+        await anyio.sleep(1)
+        said.append("went on")
+
+    outcome = await cancelled_at_work(code)
+    assert outcome.ending == "cancelled"
+    assert said == []
+
+
+async def test_code_that_swallows_its_cancellation_is_left_in_peace_though_a_timeout_had_passed_in_its_cleanup() -> (
+    None
+):
+    async def code() -> str:
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(0.01):
+                await anyio.sleep_forever()
+            await checkpoints(3)
+        await checkpoints(3)
+        await anyio.sleep(0.01)
+        return "went on"
+
+    outcome = await cancelled_at_work(code)
+    assert (outcome.ending, outcome.value, outcome.swallowed) == ("returned", "went on", True)
+
+
 async def test_bounded_code_is_not_cut_by_what_is_around_it() -> None:
     async def code() -> str:
         await checkpoints(3)

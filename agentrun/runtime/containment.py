@@ -150,7 +150,6 @@ class Contained(Generic[_T]):
         "_on_delivered",
         "_on_trio",
         "_over",
-        "_redelivering",
         "_scope",
         "_settled",
         "_thrown",
@@ -189,7 +188,6 @@ class Contained(Generic[_T]):
         self._on_delivered = on_delivered
         self._settled = False  # the code knows of our cancellation, and nothing can change that any more
         self._thrown = False  # asyncio: a cancellation, whosever it was, has gone in
-        self._redelivering = False
 
     def cancel(self) -> None:
         """Cancel the code. Does nothing once it is over."""
@@ -355,13 +353,8 @@ class Contained(Generic[_T]):
         """Close the coroutine."""
         self._coro.close()
 
-    def redeliver(self) -> None:
-        """The code was cut by a scope of the runtime's own, and awaits next in order to hear of our cancellation."""
-        self._redelivering = True
-
     def _notice(self) -> None:
         """A cancellation is about to reach the code."""
-        self._redelivering = False
         if self.delivered:
             # That of a scope of its own, in the middle of the cleanup, unless the grace is over. The scope does not see
             # ours any more, so it will take this one, and the code may go on as if there were no other.
@@ -379,9 +372,11 @@ class Contained(Generic[_T]):
         if not self._scope.cancel_called or (self.delivered and anyio.current_effective_deadline() == -math.inf):
             return request
         suspension = Suspension(self._coro)
-        knows = not self._redelivering and suspension.handles(self._cancelled_class)
+        knows = suspension.handles(self._cancelled_class)
         if knows and self.delivered:
-            self._settled = True
+            # A shield of the code's own hides whether it is still in a cancelled scope: then the next look tells. Where
+            # no scope of its own has a say, the deadline is that of the grace.
+            self._settled = anyio.current_effective_deadline() == self._grace_scope.deadline
             return self._rest(request)
         if knows and (self._grace_scope.shield or not suspension.asks_for_cancellation) and self._raise_shield():
             self._deliver()
@@ -393,16 +388,18 @@ class Contained(Generic[_T]):
         return request
 
     def _rest(self, request: Any) -> Any:
-        """The code awaits in its cleanup: shielded, except at the end of a nursery of trio's.
+        """The code awaits in its cleanup: shielded, except at the end of a cancelled nursery of trio's.
 
         That nursery has cancelled itself, since its body was cancelled. When its last task has ended it must see that
         the cancellation comes from further out: else it takes it for its own, and the code goes on. No cancellation can
-        cut that wait.
+        cut that wait. (A nursery that the cleanup has opened is not cancelled: its tasks are part of the cleanup.)
         """
-        if self._on_trio and not self._grace_scope.cancel_called:
-            shield = not Suspension(self._coro).at_nursery_exit
-            if self._grace_scope.shield != shield:
-                self._grace_scope.shield = shield
+        if self._on_trio:
+            shield = self._grace_scope
+            if not shield.shield:
+                shield.shield = True
+            if Suspension(self._coro).at_nursery_exit and anyio.current_effective_deadline() == -math.inf:
+                shield.shield = False
         return request
 
     def _raise_shield(self) -> bool:

@@ -463,8 +463,7 @@ class ToolRun:
             yield
         if scope.cancelled_caught:
             self.run.report.expired_graces.append(f"critical section of {self.what}")
-            if self._contained is not None:
-                self._contained.redeliver()
+            # An interrupt that came meanwhile is told here: the relay knows this await for one that asks for it.
             await anyio.lowlevel.checkpoint_if_cancelled()
             raise TimeoutError(f"the critical section of {self.what} took longer than {max_seconds:g} seconds")
 

@@ -708,3 +708,26 @@ async def test_a_cleanup_that_begins_by_asking_for_the_cancellation_gets_it_at_w
     assert result.errors == ()
     assert result.teardown.clean, str(result.teardown)
     assert result.teardown.seconds < 1
+
+
+async def test_a_critical_section_of_a_cleanup_that_is_cut_leaves_the_rest_of_the_cleanup_in_peace() -> None:
+    ledger, started = Ledger(), anyio.Event()
+
+    @tool
+    async def slow(ctx: RunContext[Any]) -> None:
+        try:
+            started.set()
+            await anyio.sleep_forever()
+        finally:
+            try:
+                async with ctx.critical(0.01):
+                    await anyio.sleep_forever()
+            except TimeoutError:
+                ledger.done.append("section was cut")
+            await checkpoints(3)
+            ledger.done.append("rest")
+
+    result = await _interrupted([slow], started)
+    assert _output(result).status == "cancelled"
+    assert ledger.done == ["section was cut", "rest"]
+    assert result.teardown.expired_graces == ["critical section of tool slow (one)"]

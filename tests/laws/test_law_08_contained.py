@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -735,6 +736,80 @@ async def test_a_tool_that_leaves_a_scope_open_fails_the_run_and_harms_no_other(
     if not only:
         assert sorted(siblings.cleaned) == ["left", "right"]
     assert left.child_ended is (kind == "task group at work")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_block_that_is_cancelled_because_of_a_scope_left_open_says_so_without_a_timeout_around_it(
+    kind: str,
+) -> None:
+    left = LeftOpen(kind)
+
+    async def bad() -> str:
+        await left.enter()
+        return "opened"
+
+    async def block() -> None:
+        async with open_run(agent, "go", config=GRACE) as live:
+            while live.result is None:
+                await anyio.lowlevel.checkpoint()
+
+    agent = Agent("a", tools=[bad], model=ScriptedModel([Call("bad", call_id="m"), Say("never")]))
+    with pytest.raises(AgentRunError, match=rf"^tool bad \(m\) {TOLD}"):
+        await block()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_error_of_a_block_goes_on_though_a_scope_was_left_open_in_its_run(kind: str) -> None:
+    left = LeftOpen(kind)
+    started = anyio.Event()
+    problem = ValueError("of the block")
+
+    async def bad() -> str:
+        started.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await left.enter()
+        return "never"
+
+    model = ScriptedModel([Call("bad", call_id="m"), Say("never")])
+    with anyio.fail_after(10):
+        with pytest.raises(ValueError) as caught:
+            async with open_run(Agent("a", tools=[bad], model=model), "go", config=GRACE) as live:
+                await started.wait()
+                raise problem
+    assert caught.value is problem
+    result = check_ended(live, model)
+    assert result.status == "interrupted"
+    assert any(re.search(TOLD, str(error)) for error in result.errors), result.errors
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_block_that_is_cancelled_from_outside_stays_so_though_a_scope_was_left_open_in_its_run(
+    kind: str,
+) -> None:
+    left = LeftOpen(kind)
+    started = anyio.Event()
+
+    async def bad() -> str:
+        started.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await left.enter()
+        return "never"
+
+    model = ScriptedModel([Call("bad", call_id="m"), Say("never")])
+    with anyio.fail_after(10):
+        with anyio.CancelScope() as outside:
+            async with open_run(Agent("a", tools=[bad], model=model), "go", config=GRACE) as live:
+                await started.wait()
+                outside.cancel()
+                await anyio.sleep_forever()
+    assert outside.cancelled_caught
+    result = check_ended(live, model)
+    assert result.status == "cancelled"
+    assert any(re.search(TOLD, str(error)) for error in result.errors), result.errors
 
 
 @pytest.mark.parametrize("kind", KINDS)
