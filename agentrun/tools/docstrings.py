@@ -30,13 +30,14 @@ _OTHER_SECTIONS: Final = frozenset(
      "example", "examples")
 )  # fmt: skip
 _SECTION_NAMES: Final = "|".join(sorted(_PARAMETER_SECTIONS | _OTHER_SECTIONS, key=len, reverse=True))
-_GOOGLE_SECTION: Final = re.compile(rf"^({_SECTION_NAMES}):[ \t]*$", re.IGNORECASE | re.MULTILINE)
-_NUMPY_SECTION: Final = re.compile(rf"^({_SECTION_NAMES})[ \t]*\n-{{3,}}[ \t]*$", re.IGNORECASE | re.MULTILINE)
-_SPHINX_FIELD: Final = re.compile(
-    r"^:(param|parameter|arg|argument|key|keyword|type|return|returns|rtype|raise|raises)\b[^:\n]*:", re.MULTILINE
+# Patterns are compiled when a docstring needs them: `re` keeps them, and importing the package stays cheap.
+_GOOGLE_SECTION: Final = rf"(?im)^({_SECTION_NAMES}):[ \t]*$"
+_NUMPY_SECTION: Final = rf"(?im)^({_SECTION_NAMES})[ \t]*\n-{{3,}}[ \t]*$"
+_SPHINX_FIELD: Final = (
+    r"(?m)^:(param|parameter|arg|argument|key|keyword|type|return|returns|rtype|raise|raises)\b[^:\n]*:"
 )
 # `name: text`, `name (type): text`, `*names: text`
-_GOOGLE_PARAMETER: Final = re.compile(r"^(\*{0,2}[A-Za-z_]\w*)[ \t]*(?:\(.*?\))?[ \t]*:(?:[ \t]+|$)(.*)$")
+_GOOGLE_PARAMETER: Final = r"^(\*{0,2}[A-Za-z_]\w*)[ \t]*(?:\(.*?\))?[ \t]*:(?:[ \t]+|$)(.*)$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +55,11 @@ class Documentation:
 
 def style_of(docstring: str) -> Style:
     """Which style a (dedented) docstring is written in, judged by the section headings it has."""
-    if _NUMPY_SECTION.search(docstring):
+    if re.search(_NUMPY_SECTION, docstring):
         return "numpy"
-    if _GOOGLE_SECTION.search(docstring):
+    if re.search(_GOOGLE_SECTION, docstring):
         return "google"
-    if _SPHINX_FIELD.search(docstring):
+    if re.search(_SPHINX_FIELD, docstring):
         return "sphinx"
     return "plain"
 
@@ -109,7 +110,7 @@ def _parse_google(text: str) -> Documentation:
     indent: int | None = None
     name: str | None = None
     for line in text.splitlines():
-        heading = _GOOGLE_SECTION.match(line)
+        heading = re.match(_GOOGLE_SECTION, line)
         if heading:
             section, indent, name = heading[1].lower(), None, None
         elif section is None or (line.strip() and not line[0].isspace()):
@@ -118,7 +119,7 @@ def _parse_google(text: str) -> Documentation:
         elif section in _PARAMETER_SECTIONS and line.strip():
             depth = len(line) - len(line.lstrip())
             indent = depth if indent is None else indent
-            found = _GOOGLE_PARAMETER.match(line.strip()) if depth <= indent else None
+            found = re.match(_GOOGLE_PARAMETER, line.strip()) if depth <= indent else None
             if found:
                 name = str(found[1]).lstrip("*")
                 parameters[name] = found[2]

@@ -24,9 +24,9 @@ _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSIT
 
 # `RunContext`, `agentrun.RunContext[Deps]`, `RunContext | None`, `Optional[RunContext]`, as text: for annotations that
 # cannot be evaluated because their names are imported for type checkers only.
-_CONTEXT_TEXT: Final = re.compile(
-    r"^\s*(?:None\s*\|\s*)?(?:(?:\w+\.)*Optional\s*\[\s*)?(?:\w+\.)*RunContext\b(?:\s*\[.*\])?\s*\]?\s*(?:\|\s*None)?\s*$",
-    re.DOTALL,
+_CONTEXT_TEXT: Final = (
+    r"(?s)^\s*(?:None\s*\|\s*)?(?:(?:\w+\.)*Optional\s*\[\s*)?(?:\w+\.)*RunContext\b(?:\s*\[.*\])?\s*\]?"
+    r"\s*(?:\|\s*None)?\s*$"
 )
 
 
@@ -115,7 +115,7 @@ def read_signature(function: Callable[..., Any], *, tool: str, skip_first: bool 
         if parameter.name in fixed:
             continue
         annotation = parameter.annotation
-        if isinstance(annotation, str) and index == 0 and _CONTEXT_TEXT.match(annotation.strip("'\"")):
+        if isinstance(annotation, str) and index == 0 and re.match(_CONTEXT_TEXT, annotation.strip("'\"")):
             resolved: Any = RunContext
         elif annotation is EMPTY:
             resolved = Any
