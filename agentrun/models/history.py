@@ -19,6 +19,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from agentrun.core.errors import UserError
 from agentrun.core.items import AssistantMessage, Item, Reasoning, ToolCall
+from agentrun.core.plain import Plain
 
 __all__ = ["HistoryEncoder", "json_bytes", "object_arguments"]
 
@@ -27,8 +28,8 @@ _MAX_HISTORIES: Final = 32
 _MAX_BYTES: Final = 16 * 1024 * 1024
 
 
-@dataclass(slots=True)
-class _Known:
+@dataclass(slots=True, repr=False, eq=False)
+class _Known(Plain):
     """A history that was encoded: its items, its parts, and after how many items each of them ends."""
 
     items: tuple[Item, ...] = ()

@@ -7,6 +7,8 @@ import functools
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
+from agentrun.core.plain import PlainValue
+
 __all__ = ["Target", "target_of"]
 
 _PORTS = {"http": 80, "https": 443}
@@ -14,8 +16,8 @@ _PORTS = {"http": 80, "https": 443}
 _SAFE = "/?%:@!$&'()*+,;=-._~"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Target(PlainValue):
     """An address, taken apart.
 
     Attributes:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, overload
 
 from agentrun.core.errors import InputGuardrailTripped, OutputGuardrailTripped, UserError
+from agentrun.core.plain import PlainValue
 from agentrun.tools.callables import is_async_callable
 
 __all__ = [
@@ -28,8 +29,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Trip:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Trip(PlainValue):
     """What a guardrail returns to refuse.
 
     Attributes:
@@ -41,8 +42,8 @@ class Trip:
     data: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class InputGuardrail:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class InputGuardrail(PlainValue):
     """A check of user input: the first of a run, and everything that is injected.
 
     Attributes:
@@ -64,8 +65,8 @@ class InputGuardrail:
         return is_async_callable(self.function)
 
 
-@dataclass(frozen=True, slots=True)
-class OutputGuardrail:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class OutputGuardrail(PlainValue):
     """A check of the final output.
 
     Attributes:

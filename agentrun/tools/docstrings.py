@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
+from agentrun.core.plain import PlainValue
+
 __all__ = ["Documentation", "Style", "parse_docstring", "style_of"]
 
 Style: TypeAlias = Literal["google", "numpy", "sphinx", "plain"]
@@ -40,8 +42,8 @@ _SPHINX_FIELD: Final = (
 _GOOGLE_PARAMETER: Final = r"^(\*{0,2}[A-Za-z_]\w*)[ \t]*(?:\(.*?\))?[ \t]*:(?:[ \t]+|$)(.*)$"
 
 
-@dataclass(frozen=True, slots=True)
-class Documentation:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Documentation(PlainValue):
     """What a docstring says.
 
     Attributes:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Union, cast
 
 from agentrun.core.errors import UserError
+from agentrun.core.plain import PlainValue
 from agentrun.tools.callables import plain_function
 from agentrun.tools.context import RunContext
 
@@ -30,8 +31,8 @@ _CONTEXT_TEXT: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Parameter(PlainValue):
     """One parameter that the model fills in.
 
     Attributes:
@@ -47,8 +48,8 @@ class Parameter:
     default: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Signature(PlainValue):
     """What a tool's function takes.
 
     Attributes:
