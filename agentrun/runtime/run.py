@@ -143,9 +143,9 @@ class Run:
         self.end_on_approval: bool = end_on_approval
         self.parent: ToolRun | None = parent
         self.backend: Backend = running_backend()
-        self.hub: EventHub = EventHub(self.backend)
-        if parent is not None:
-            self.hub = EventHub(self.backend, parent.run.hub, (parent.call.call_id,))
+        self.hub: EventHub = (
+            EventHub(self.backend) if parent is None else EventHub(self.backend, parent.run.hub, (parent.call.call_id,))
+        )
         self.publish: Callable[[Event], None] = self.hub.publish  # tell the watchers
         self.report: TeardownReport = TeardownReport()
         self.errors: list[BaseException] = []

@@ -32,7 +32,7 @@ from agentrun.testing.programs.steps import (
 )
 from agentrun.tools.context import RunContext
 
-__all__ = ["play_body"]
+__all__ = ["play_body", "registered"]
 
 _FOR_EVER: Final = float("inf")
 
@@ -181,7 +181,9 @@ async def _own_timeout(step: Timeout, code: Code, *_: Any) -> None:
         code.uncut()
 
 
-async def _on_cleanup(step: OnCleanup, code: Code, ctx: RunContext[Any], *_: Any) -> None:
+def registered(step: OnCleanup, code: Code) -> Callable[[], Awaitable[None]]:
+    """What a tool gives to ``ctx.on_cleanup``; it runs in the event loop, wherever the tool does."""
+
     async def callback() -> None:
         with code.piece("registered", planned=step.seconds):
             await anyio.sleep(step.seconds / 2)
@@ -189,8 +191,12 @@ async def _on_cleanup(step: OnCleanup, code: Code, ctx: RunContext[Any], *_: Any
             if step.raises:
                 raise code.broken("registered cleanup")
 
+    return callback
+
+
+async def _on_cleanup(step: OnCleanup, code: Code, ctx: RunContext[Any], *_: Any) -> None:
     with code.piece("registering"):
-        ctx.on_cleanup(callback)
+        ctx.on_cleanup(registered(step, code))
 
 
 async def _enter(step: Enter, code: Code, ctx: RunContext[Any], *_: Any) -> None:

@@ -12,6 +12,7 @@ import anyio
 import anyio.from_thread
 
 from agentrun.core.errors import CallCancelled, RunEnded, ToolError, UserError
+from agentrun.testing.programs.bodies import registered
 from agentrun.testing.programs.ledger import Code
 from agentrun.testing.programs.plans import GuardPlan, ToolPlan
 from agentrun.testing.programs.steps import Cleanup, Look, LoopCall, OnCleanup, Progress, Raise, Request, Sleep
@@ -88,15 +89,7 @@ def _raise(step: Raise, code: Code, ctx: RunContext[Any], attempt: int, act: Any
 
 
 def _on_cleanup(step: OnCleanup, code: Code, ctx: RunContext[Any], *_: Any) -> None:
-    in_loop = code.in_loop()
-
-    async def callback() -> None:
-        with in_loop.piece("registered", planned=step.seconds):
-            await anyio.sleep(step.seconds / 2)
-            await anyio.sleep(step.seconds / 2)
-            if step.raises:
-                raise in_loop.broken("registered cleanup")
-
+    callback = registered(step, code.in_loop())
     with code.piece("registering"):
         ctx.on_cleanup(callback)
 
