@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -758,11 +758,9 @@ async def test_a_block_that_is_cancelled_because_of_a_scope_left_open_says_so_wi
         await block()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_the_error_of_a_block_goes_on_though_a_scope_was_left_open_in_its_run(kind: str) -> None:
+def leaves_open_in_its_cleanup(kind: str, started: anyio.Event) -> Callable[[], Awaitable[str]]:
+    """A tool that works until it is stopped, and then enters a scope that it does not leave."""
     left = LeftOpen(kind)
-    started = anyio.Event()
-    problem = ValueError("of the block")
 
     async def bad() -> str:
         started.set()
@@ -772,6 +770,15 @@ async def test_the_error_of_a_block_goes_on_though_a_scope_was_left_open_in_its_
             await left.enter()
         return "never"
 
+    return bad
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_error_of_a_block_goes_on_though_a_scope_was_left_open_in_its_run(kind: str) -> None:
+    started = anyio.Event()
+    problem = ValueError("of the block")
+
+    bad = leaves_open_in_its_cleanup(kind, started)
     model = ScriptedModel([Call("bad", call_id="m"), Say("never")])
     with anyio.fail_after(10):
         with pytest.raises(ValueError) as caught:
@@ -788,17 +795,8 @@ async def test_the_error_of_a_block_goes_on_though_a_scope_was_left_open_in_its_
 async def test_a_block_that_is_cancelled_from_outside_stays_so_though_a_scope_was_left_open_in_its_run(
     kind: str,
 ) -> None:
-    left = LeftOpen(kind)
     started = anyio.Event()
-
-    async def bad() -> str:
-        started.set()
-        try:
-            await anyio.sleep_forever()
-        finally:
-            await left.enter()
-        return "never"
-
+    bad = leaves_open_in_its_cleanup(kind, started)
     model = ScriptedModel([Call("bad", call_id="m"), Say("never")])
     with anyio.fail_after(10):
         with anyio.CancelScope() as outside:
