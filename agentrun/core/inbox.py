@@ -112,7 +112,7 @@ class Inbox:
     @property
     def wants_now(self) -> bool:
         """Whether an input waits that cuts what runs."""
-        return any(entry.deliver == "now" for entry in self._pending)
+        return bool(self._pending) and any(entry.deliver == "now" for entry in self._pending)
 
     def take(self, entries: list[InboxEntry], turn: int) -> None:
         """Mark ``entries`` as delivered with the model call of ``turn``. The caller adds their items to the history in

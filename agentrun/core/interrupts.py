@@ -27,17 +27,18 @@ class Interrupt(PlainValue):
 
 
 class InterruptLatch:
-    """Remembers what was asked for. It never goes back."""
+    """Remembers what was asked for. It never goes back.
 
-    __slots__ = ("current",)
+    Attributes:
+        current: What was asked for so far.
+        immediate: Whether everything is to stop now.
+    """
+
+    __slots__ = ("current", "immediate")
 
     def __init__(self) -> None:
         self.current: Interrupt | None = None
-
-    @property
-    def immediate(self) -> bool:
-        """Whether everything is to stop now."""
-        return self.current is not None and self.current.mode == "immediate"
+        self.immediate: bool = False
 
     def request(self, reason: str | None, mode: InterruptMode) -> bool:
         """Ask for an interrupt. Returns whether that changed anything.
@@ -47,8 +48,9 @@ class InterruptLatch:
         before = self.current
         if before is None:
             self.current = Interrupt(reason, mode)
-            return True
-        if before.mode == "after_turn" and mode == "immediate":
+        elif before.mode == "after_turn" and mode == "immediate":
             self.current = Interrupt(before.reason if before.reason is not None else reason, "immediate")
-            return True
-        return False
+        else:
+            return False
+        self.immediate = mode == "immediate"
+        return True

@@ -59,11 +59,15 @@ class ResponseBuilder:
 
         Providers take neither empty messages nor reasoning that led to nothing, so these are left out.
         """
-        items = list(self._items)
-        if text := self.partial_text:
+        said = list(self._items)
+        if self._text:
             status: MessageStatus = "incomplete" if self.finish_reason in ("length", "content_filter") else "completed"
-            items.insert(self._text_position, AssistantMessage(text, status))
-        items = [item for item in items if not (isinstance(item, AssistantMessage) and _is_empty(item))]
+            said.insert(self._text_position, AssistantMessage(self.partial_text, status))
+        items: list[AssistantMessage | Reasoning | ToolCall] = []
+        for item in said:
+            # One that the provider has numbered is not empty: the reasoning before it cannot be sent back without it.
+            if not isinstance(item, AssistantMessage) or item.text or item.refusal or item.provider_data:
+                items.append(item)
         while items and isinstance(items[-1], Reasoning):
             items.pop()
         return items
@@ -82,8 +86,3 @@ class ResponseBuilder:
         if text := self.partial_text:
             items.append(AssistantMessage(text, "incomplete"))
         return items
-
-
-def _is_empty(message: AssistantMessage) -> bool:
-    # One that the provider has numbered is not: the reasoning before it cannot be sent back without it.
-    return not (message.text or message.refusal or message.provider_data)

@@ -171,13 +171,18 @@ class Transcript:
         self, response: Sequence[AssistantMessage | Reasoning | ToolCall], outputs: Mapping[str, ToolOutput]
     ) -> None:
         """Add a response of the model and the outputs of all its calls, in the order of the calls, in one step."""
-        calls = [item for item in response if isinstance(item, ToolCall)]
-        ids = {call.call_id for call in calls}
-        if len(ids) != len(calls) or ids & self._call_ids or ids != set(outputs):
-            raise AssertionError(f"calls {sorted(ids)} and outputs {sorted(outputs)} do not pair up")
-        for call_id, output in outputs.items():
-            if output.call_id != call_id:
-                raise AssertionError(f"the output for {call_id!r} answers {output.call_id!r}")
-        self._call_ids |= ids
+        answers: dict[str, ToolOutput] = {}
+        for item in response:
+            if isinstance(item, ToolCall):
+                call_id = item.call_id
+                if call_id in answers or call_id in self._call_ids or call_id not in outputs:
+                    raise AssertionError(f"call {call_id!r} and outputs {sorted(outputs)} do not pair up")
+                answers[call_id] = output = outputs[call_id]
+                if output.call_id != call_id:
+                    raise AssertionError(f"the output for {call_id!r} answers {output.call_id!r}")
+        if len(answers) != len(outputs):
+            raise AssertionError(f"calls {sorted(answers)} and outputs {sorted(outputs)} do not pair up")
         self._items.extend(response)
-        self._items.extend(outputs[call.call_id] for call in calls)
+        if answers:
+            self._call_ids.update(answers)
+            self._items.extend(answers.values())

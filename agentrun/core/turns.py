@@ -147,12 +147,11 @@ class TurnMachine:
             return Finish("failed")
         if self.cancelled:
             return Finish("cancelled")
-        more = self.inbox.ready(finishing=True)
-        if self._accepted and not more:
+        if self._accepted and not self.inbox:
             return Finish("completed")
         if self.interrupts.current is not None:
             return Finish("interrupted")
-        if self.final is not None and not more:
+        if self.final is not None and not self.inbox:
             return CheckOutput(self.final)
         if self.limits.before_model_call(self.turn, self.usage) is not None:
             return Finish("failed")
@@ -181,9 +180,10 @@ class TurnMachine:
         self.usage.requests += 1
         self.final = None
         self._accepted = False
-        for entry in due:
-            self.transcript.append_input(entry.items)
-        self.inbox.take(due, self.turn)
+        if due:
+            for entry in due:
+                self.transcript.append_input(entry.items)
+            self.inbox.take(due, self.turn)
         self._builder = ResponseBuilder()
         return self._builder
 
@@ -194,23 +194,24 @@ class TurnMachine:
         may start.
         """
         items = self._close_model_call().finished()
-        taken: set[str] = set()
+        calls: dict[str, ToolCall] = {}
+        message: AssistantMessage | None = None
         for index, item in enumerate(items):
             if isinstance(item, ToolCall):
-                call_id = self.transcript.unique_call_id(item.call_id, taken)
-                taken.add(call_id)
+                call_id = self.transcript.unique_call_id(item.call_id, calls)
                 if call_id != item.call_id:
-                    items[index] = replace(item, call_id=call_id)
-        calls = tuple(item for item in items if isinstance(item, ToolCall))
+                    items[index] = item = replace(item, call_id=call_id)  # noqa: PLW2901 - the one that counts
+                calls[call_id] = item
+            elif isinstance(item, AssistantMessage):
+                message = item
         if calls:
-            self._open(items, ())
+            self._response, self._calls = items, calls
             self.usage.tool_calls += len(calls)
             if error := self.limits.before_tools(len(calls), self.usage):
                 self.fail(error)
-            return calls
+            return tuple(calls.values())
         self.transcript.commit_response(items, {})
-        messages = [item for item in items if isinstance(item, AssistantMessage)]
-        self.final = messages[-1] if messages else AssistantMessage("")
+        self.final = message if message is not None else AssistantMessage("")
         return ()
 
     def cut_model_call(self) -> None:

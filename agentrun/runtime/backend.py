@@ -1,14 +1,33 @@
-"""The running event loop's own kinds of scope and event, looked up once for each kind of event loop.
+"""The running event loop's own kinds of scope, event and clock, looked up once for each kind of event loop.
 
-``anyio.CancelScope()`` and ``anyio.Event()`` find out each time which event loop is running, and initialise twice what
-they make. A run makes some two dozen of them.
+``anyio.CancelScope()``, ``anyio.Event()`` and ``anyio.current_time()`` find out each time which event loop is running,
+and initialise twice what they make. A run needs some three dozen of them.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
 import anyio
 
-__all__ = ["Backend", "running_backend"]
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Backend", "WakeUp", "running_backend"]
+
+
+class WakeUp(Protocol):
+    """Wakes one task, once. An event that costs less, and that only the task that made it may wait for."""
+
+    def set(self) -> None:
+        """Wake the task. May be called any number of times."""
+        ...
+
+    def wait(self) -> Awaitable[object]:
+        """Wait for `set`. A checkpoint, unless that was called before."""
+        ...
 
 
 class Backend:
@@ -18,14 +37,50 @@ class Backend:
         cancelled: Its class of cancellations.
         scope: Its `anyio.CancelScope`.
         event: Its `anyio.Event`.
+        wake_up: Its `WakeUp`.
+        time: Its `anyio.current_time`.
+        current_task: The current task of asyncio; ``None`` on trio.
     """
 
-    __slots__ = ("cancelled", "event", "scope")
+    __slots__ = ("cancelled", "current_task", "event", "scope", "time", "wake_up")
 
     def __init__(self, cancelled: type[BaseException]) -> None:
         self.cancelled: type[BaseException] = cancelled
         self.scope: type[anyio.CancelScope] = type(anyio.CancelScope())
         self.event: type[anyio.Event] = type(anyio.Event())
+        self.wake_up: Callable[[], WakeUp] = self.event
+        self.time: Callable[[], float] = anyio.current_time
+        self.current_task: Callable[[], Any] = _no_task
+        if cancelled.__module__.startswith("asyncio"):
+            self._use_asyncio()
+
+    def _use_asyncio(self) -> None:
+        loaded: Any = sys.modules["asyncio"]
+        running_loop: Callable[[], Any] = loaded.get_running_loop
+        future: Callable[[], asyncio.Future[None]] = loaded.Future
+
+        class FutureWakeUp:
+            """A future alone, where `anyio.Event` has two objects, a deque and a future."""
+
+            __slots__ = ("_future",)
+
+            def __init__(self) -> None:
+                self._future = future()
+
+            def set(self) -> None:
+                if not self._future.done():
+                    self._future.set_result(None)
+
+            def wait(self) -> Awaitable[object]:
+                return self._future
+
+        self.wake_up = FutureWakeUp
+        self.time = lambda: running_loop().time()
+        self.current_task = loaded.current_task
+
+
+def _no_task() -> None:
+    return None
 
 
 _known: dict[type[BaseException], Backend] = {}

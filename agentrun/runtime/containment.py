@@ -13,14 +13,13 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import anyio
 
 from agentrun.runtime.backend import Backend, running_backend
 from agentrun.runtime.cancellations import (
     absorb_native_cancellations,
-    asyncio_task,
     comes_from_cancellation,
     is_scoped_cancellation,
     split_cancelled,
@@ -43,6 +42,9 @@ Ending: TypeAlias = Literal["returned", "raised", "cancelled", "foreign_cancella
 ``cancelled``: we asked for it and it stopped. ``foreign_cancellation``: it let a cancellation out that nobody asked
 for. ``native_cancellation``: somebody called ``Task.cancel()`` on the task (asyncio only).
 """
+
+
+_ORDINARY: Final = ("returned", "raised")
 
 
 class Outcome(Generic[_T]):
@@ -75,6 +77,11 @@ class Outcome(Generic[_T]):
         self.swallowed: bool = swallowed
         self.grace_expired: bool = grace_expired
         self.left_open: bool = False
+
+    @property
+    def notable(self) -> bool:
+        """Whether there is anything that a report has to say about it: not if the code has just returned, or raised."""
+        return self.left_open or self.grace_expired or self.swallowed or self.ending not in _ORDINARY
 
 
 class Cell:
@@ -145,6 +152,7 @@ class Contained(Generic[_T]):
         "_cancel_called",
         "_cancelled_class",
         "_coro",
+        "_expiring",
         "_grace",
         "_grace_scope",
         "_on_delivered",
@@ -180,8 +188,9 @@ class Contained(Generic[_T]):
         self._cancelled_class = backend.cancelled
         self._grace_scope = backend.scope()
         if timeout is not None:
-            self._scope.deadline = anyio.current_time() + timeout
+            self._scope.deadline = backend.time() + timeout
         self._armed = timeout is not None  # it may be cancelled from now on: somebody asked for it, or time may be up
+        self._expiring = False  # the grace has begun, so it may have an end, too
         self.delivered: bool = False
         self._over = self._cancel_called = False
         self._grace = grace
@@ -199,13 +208,13 @@ class Contained(Generic[_T]):
         """Cancel the code in so many seconds from now; replaces the deadline it had. Does nothing once it is over."""
         if not self._over:
             self._armed = True
-            self._scope.deadline = anyio.current_time() + seconds
+            self._scope.deadline = self.cell.backend.time() + seconds
 
     def hasten(self, seconds: float) -> None:
         """The same, unless it has an earlier deadline."""
         if not self._over:
             self._armed = True
-            self._scope.deadline = min(self._scope.deadline, anyio.current_time() + seconds)
+            self._scope.deadline = min(self._scope.deadline, self.cell.backend.time() + seconds)
 
     @property
     def cancel_called(self) -> bool:
@@ -232,17 +241,18 @@ class Contained(Generic[_T]):
 
         A checkpoint exactly when ``coro`` is one.
         """
-        task = asyncio_task()
+        cell = self.cell
+        task = cell.backend.current_task()
         self._on_trio = task is None
         self._coro = coro
         native_before = 0 if task is None else task.cancelling()
         value: _T | None = None
         raised: BaseException | None = None
-        cell = self.cell
         keep = cell.entered
         if not keep:
             cell.enter()
-        self._grace_scope.__enter__()
+        grace_scope = self._grace_scope
+        grace_scope.__enter__()
         try:
             try:
                 value = await self
@@ -253,23 +263,30 @@ class Contained(Generic[_T]):
                 self.protect()
                 await unwinding
         finally:
-            self._cancel_called = self._scope.cancel_called
+            # What nobody has armed cannot have been cancelled: most code ends without anybody asking its scopes.
+            self._cancel_called = self._armed and self._scope.cancel_called
             self._over = True
-            expired = self._grace_scope.cancel_called
-            if not leave_scope(self._grace_scope):
+            expired = self._expiring and grace_scope.cancel_called
+            if not leave_scope(grace_scope):
                 cell.broken = True
-                self._grace_scope.cancel()  # what runs in those that were left open has nobody else to end it
-            if keep:
-                cell.renew()
-            else:
+                grace_scope.cancel()  # what runs in those that were left open has nobody else to end it
+            if not keep:
                 cell.leave()
+            elif self._armed:
+                cell.renew()
         native = 0 if task is None else task.cancelling() - native_before
-        outcome = self._classify(value, raised, native, expired)
+        outcome: Outcome[_T]
+        if raised is None:
+            swallowed = self._cancel_called and self.delivered
+            outcome = Outcome("returned", value=value, swallowed=swallowed, grace_expired=expired)
+        else:
+            outcome = self._classify(raised, native, expired)
         outcome.left_open = cell.broken
         del raised  # its traceback holds this frame: a cycle that only the garbage collector would free
+        if not native:
+            return outcome
         try:
-            if native:
-                await absorb_native_cancellations(native_before)
+            await absorb_native_cancellations(native_before)
             return outcome
         finally:
             del outcome  # the same
@@ -280,12 +297,15 @@ class Contained(Generic[_T]):
         Does nothing once the grace has expired: a cancelled scope stays cancelled.
         """
         self._grace_scope.shield = True
-        self._grace_scope.deadline = anyio.current_time() + self._grace
+        self._begin_grace()
 
-    def _classify(self, value: _T | None, raised: BaseException | None, native: int, expired: bool) -> Outcome[_T]:
+    def _begin_grace(self) -> None:
+        self._expiring = True
+        self._grace_scope.deadline = self.cell.backend.time() + self._grace
+
+    def _classify(self, raised: BaseException, native: int, expired: bool) -> Outcome[_T]:
+        """What became of code that raised something."""
         asked = self._cancel_called
-        if raised is None:
-            return Outcome("returned", value=value, swallowed=asked and self.delivered, grace_expired=expired)
         cancellation, error = split_cancelled(raised, self._cancelled_class)
         told = self.delivered or comes_from_cancellation(raised, self._cancelled_class)
         if cancellation is None and not (asked and told):
@@ -298,19 +318,25 @@ class Contained(Generic[_T]):
 
     # The relay: an awaitable that passes every step on to the coroutine and watches what goes in --------------
 
-    def __await__(self) -> Generator[Any, Any, _T]:
-        return cast("Generator[Any, Any, _T]", self)
+    if TYPE_CHECKING:
+
+        def __await__(self) -> Generator[Any, Any, _T]: ...
+    else:
+
+        def __await__(self):
+            return self
 
     def __iter__(self) -> Contained[_T]:
         return self
 
     def __next__(self) -> Any:
-        return self.send(None)
+        # The first step, and each of asyncio's, which throws every cancellation: as long as it has thrown none, there
+        # is nothing to watch.
+        return self.send(None) if self._thrown else self._coro.send(None)
 
     def send(self, value: Any) -> Any:
         """Resume the coroutine. trio hands a cancellation in as a value: an ``outcome.Error``."""
-        if not self._armed or (value is None and not self._thrown):
-            # Nobody wants to cancel it; or asyncio, which throws every cancellation, has thrown none.
+        if not self._armed:  # nobody wants to cancel it
             try:
                 request = self._coro.send(value)
             finally:
@@ -422,7 +448,7 @@ class Contained(Generic[_T]):
 
     def _deliver(self) -> None:
         self.delivered = self._settled = True
-        self._grace_scope.deadline = anyio.current_time() + self._grace
+        self._begin_grace()
         if self._on_delivered is not None:
             self._on_delivered()
 

@@ -21,7 +21,7 @@ import anyio.lowlevel
 
 from agentrun.core.errors import UserError
 from agentrun.core.events import Event, EventsDropped, ReasoningDelta, TextDelta, ToolCallDelta, ToolProgress, with_path
-from agentrun.runtime.backend import Backend
+from agentrun.runtime.backend import Backend, WakeUp
 
 __all__ = ["EventHub", "EventStream", "Overflow"]
 
@@ -43,6 +43,7 @@ class EventStream:
 
     __slots__ = (
         "__weakref__",
+        "_asleep",
         "_buffer",
         "_dropped",
         "_ended",
@@ -54,13 +55,14 @@ class EventStream:
         "overflow",
     )
 
-    def __init__(self, hub: EventHub, buffer: int, overflow: Overflow) -> None:
+    def __init__(self, hub: EventHub, buffer: int, overflow: Overflow, queue: deque[Event]) -> None:
         self._hub = hub
         self._buffer = buffer
         self.overflow: Overflow = overflow
-        self._queue: deque[Event] = deque()
+        self._queue = queue
         self._dropped = 0
-        self._waiter: anyio.Event | None = None
+        self._waiter: WakeUp | None = None
+        self._asleep = False  # there is a waiter that nobody has woken yet
         self._ended = False
         self._since_checkpoint = 0
         # A watcher that lagged is let catch up by half before the model stream goes on: fewer switches back and forth.
@@ -90,11 +92,13 @@ class EventStream:
                     raise UserError(
                         "two tasks iterate over the same event stream; call run.events() once for each of them"
                     )
-                self._waiter = self._hub.backend.event()
+                self._waiter = self._hub.backend.wake_up()
+                self._asleep = True
                 try:
                     await self._waiter.wait()
                 finally:
                     self._waiter = None
+                    self._asleep = False
         event = queue.popleft()
         if len(queue) == self._low_water:
             self._hub.room()
@@ -114,14 +118,18 @@ class EventStream:
             self._queue.append(EventsDropped(self._dropped))
             self._dropped = 0
         self._queue.append(event)
-        if self._waiter is not None:
-            self._waiter.set()
+        if self._asleep:
+            self._wake()
         return length + 1 >= self._buffer and self.overflow == "wait"
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            self._asleep = False
+            self._waiter.set()
 
     def _end(self) -> None:
         self._ended = True
-        if self._waiter is not None:
-            self._waiter.set()
+        self._wake()
 
     def close(self) -> None:
         """Unsubscribe. Synchronous; may be called any number of times."""
@@ -169,7 +177,7 @@ class EventHub:
         self._path = path
         # Weak: a watcher that was dropped without a word must not slow the run for ever.
         self._streams: list[weakref.ref[EventStream]] = []
-        self._prelude: deque[Event] | None = deque(maxlen=_PRELUDE)
+        self._prelude: deque[Event] | None = deque()
         self._prelude_lost = 0
         self._room: anyio.Event | None = None
         self._ended = False
@@ -195,12 +203,11 @@ class EventHub:
 
     def subscribe(self, buffer: int, overflow: Overflow) -> EventStream:
         """A new watcher. The first one also gets what happened before it came."""
-        stream = EventStream(self, buffer, overflow)
-        if self._prelude is not None:
-            if self._prelude_lost:
-                stream._queue.append(EventsDropped(self._prelude_lost))
-            stream._queue.extend(self._prelude)
-            self._prelude = None
+        prelude, self._prelude = self._prelude, None
+        stream = EventStream(self, buffer, overflow, prelude if prelude is not None else deque())
+        if self._prelude_lost:
+            stream._queue.appendleft(EventsDropped(self._prelude_lost))
+            self._prelude_lost = 0
         if self._ended:
             stream._end()
         else:
@@ -226,6 +233,7 @@ class EventHub:
         if prelude is not None:
             if len(prelude) == _PRELUDE:
                 self._prelude_lost += 1
+                prelude.popleft()
             prelude.append(event)
         else:
             for ref in self._streams:

@@ -47,20 +47,21 @@ async def call_model(run: Run, first_input: tuple[Item, ...]) -> None:
     machine, agent = run.machine, run.agent
     waited = False
     seen: Sequence[InboxEntry] | None = None  # by the blocking guardrails
-    if _has_blocking(agent):
+    if agent.input_guardrails and _has_blocking(agent):
         waited = True
         seen = await _pass_blocking_guardrails(run, first_input)
         if seen is None:
             return
-    prepared: tuple[str | None, Sequence[ToolSpec]] | None
-    if _is_plain(agent):
-        prepared = _plain(agent)
+    instructions: Any = agent.instructions
+    tools: Sequence[ToolSpec]
+    if agent.tools_always_enabled and not callable(instructions):
+        tools = agent.tool_specs
     else:
         waited = True
         prepared = await _prepare(run, agent)
         if prepared is None:
             return
-    instructions, tools = prepared
+        instructions, tools = prepared
     if run.hub.pressed and run.hub.lagging:
         waited = True
         await run.step("run", "waiting for watchers", run.hub.wait_for_watchers())
@@ -72,14 +73,16 @@ async def call_model(run: Run, first_input: tuple[Item, ...]) -> None:
         return  # more came while those before it were looked at; the driver comes back here at once
     builder = machine.begin_model_call(due)
     turn, model = machine.turn, run.models[id(agent)]
+    name = model_name(model)
     run.publish(TurnStarted(turn, agent.name))
     for entry in due:
         run.publish(InputDelivered(entry.id, turn))
-    run.publish(ModelCallStarted(turn, model_name(model)))
-    fresh = first_input + tuple(item for entry in due for item in entry.items)
-    if fresh and agent.input_guardrails:
-        racing = [g for g in cast("Sequence[InputGuardrail]", agent.input_guardrails) if not g.blocking]
-        run.guards.start(racing, "input", fresh)
+    run.publish(ModelCallStarted(turn, name))
+    if agent.input_guardrails:
+        fresh = first_input + tuple(item for entry in due for item in entry.items)
+        if fresh:
+            racing = [g for g in cast("Sequence[InputGuardrail]", agent.input_guardrails) if not g.blocking]
+            run.guards.start(racing, "input", fresh)
     request = ModelRequest(
         instructions,
         machine.transcript.view(),
@@ -88,7 +91,7 @@ async def call_model(run: Run, first_input: tuple[Item, ...]) -> None:
         agent.output_schema,
     )
     run.phase = "model"
-    outcome = await run.step("model", model_name(model), _stream(run, model, request, builder), ignores_cut=False)
+    outcome = await run.step("model", name, _stream(run, model, request, builder), ignores_cut=False)
     _end(run, turn, builder, outcome.ending, outcome.error, cut=outcome.swallowed)
     if run.hooks:
         await _end_hooks(run, builder)
@@ -126,7 +129,7 @@ async def _stream(run: Run, model: Model, request: ModelRequest, builder: Respon
     """Read the model's stream to its end. Runs contained, and is cancelled there."""
     hub = run.hub
     feed: Callable[[Any], None] = builder.feed
-    publish = cast("Callable[[Any], None]", hub.publish)
+    publish: Callable[[Any], None] = run.publish
     if run.config.input_filter is not None:
         filtered: Any = run.config.input_filter(request)
         request = cast("ModelRequest", await filtered if isinstance(filtered, Awaitable) else filtered)
@@ -174,8 +177,6 @@ def model_name(model: Model) -> str:
 
 
 def _has_blocking(agent: Agent[Any, Any]) -> bool:
-    if not agent.input_guardrails:
-        return False
     return any(g.blocking for g in cast("Sequence[InputGuardrail]", agent.input_guardrails))
 
 
@@ -194,14 +195,6 @@ async def _pass_blocking_guardrails(run: Run, first_input: tuple[Item, ...]) -> 
         run.first_input_checked = True
         run.checked.update(entry.id for entry in entries)
     return entries
-
-
-def _is_plain(agent: Agent[Any, Any]) -> bool:
-    return agent.tools_always_enabled and not callable(agent.instructions)
-
-
-def _plain(agent: Agent[Any, Any]) -> tuple[str | None, Sequence[ToolSpec]]:
-    return cast("str | None", agent.instructions), agent.tool_specs
 
 
 async def _prepare(run: Run, agent: Agent[Any, Any]) -> tuple[str | None, Sequence[ToolSpec]] | None:

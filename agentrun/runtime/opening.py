@@ -30,6 +30,7 @@ from agentrun.core.snapshot import RunSnapshot
 from agentrun.core.transcript import Transcript
 from agentrun.core.turns import TurnMachine
 from agentrun.runtime.agent import Agent
+from agentrun.runtime.backend import running_backend
 from agentrun.runtime.cancellations import is_scoped_cancellation, split_cancelled
 from agentrun.runtime.driver import drive, end_undriven
 from agentrun.runtime.guard_race import GuardRace
@@ -199,8 +200,12 @@ class _Opening:
                 "a run was started while a tool's process imports the main script; start runs under "
                 "`if __name__ == '__main__':`, so that the process of a tool does not start them again"
             )
-        if not _in_event_loop():
-            raise UserError("open_run() needs a running event loop; in a script, call agentrun.run_sync(...)")
+        try:
+            self._backend = running_backend()
+        except anyio.NoEventLoopError:
+            raise UserError(
+                "open_run() needs a running event loop; in a script, call agentrun.run_sync(...)"
+            ) from None
         self._config = config = config if config is not None else _DEFAULT_CONFIG
         snapshot = resume_from.snapshot() if isinstance(resume_from, RunResult) else resume_from
         if snapshot is not None and not isinstance(snapshot, RunSnapshot):
@@ -268,6 +273,8 @@ class _Opening:
             hooks=self._hooks,
             end_on_approval=self._end_on_approval,
             parent=parent,
+            backend=self._backend,
+            token=token,
         )
         run.handle = self._live = ActiveRun(run)
         run.guards = GuardRace(run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
 from contextvars import Context
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 __all__ = ["InContext"]
 
@@ -24,8 +24,13 @@ class InContext(Generic[_T]):
         self._send = coro.send
         self._throw = coro.throw
 
-    def __await__(self) -> Generator[Any, Any, _T]:
-        return cast("Generator[Any, Any, _T]", self)
+    if TYPE_CHECKING:
+
+        def __await__(self) -> Generator[Any, Any, _T]: ...
+    else:
+
+        def __await__(self):
+            return self
 
     def __iter__(self) -> InContext[_T]:
         return self

@@ -31,7 +31,7 @@ from agentrun.core.results import (
 )
 from agentrun.core.snapshot import UndeliveredInput
 from agentrun.core.turns import Effect, TurnMachine
-from agentrun.runtime.backend import Backend, running_backend
+from agentrun.runtime.backend import Backend, WakeUp
 from agentrun.runtime.cancellations import native_cancellations, only_cancellations
 from agentrun.runtime.containment import Cell, Contained, Outcome, call
 from agentrun.runtime.hub import EventHub
@@ -131,6 +131,8 @@ class Run:
         hooks: Sequence[RunHooks],
         end_on_approval: bool,
         parent: ToolRun | None,
+        backend: Backend,
+        token: anyio.lowlevel.EventLoopToken,
     ) -> None:
         self.id: str = run_id
         self.agent: Agent[Any, Any] = agent
@@ -142,7 +144,7 @@ class Run:
         self.hooks: Sequence[RunHooks] = hooks
         self.end_on_approval: bool = end_on_approval
         self.parent: ToolRun | None = parent
-        self.backend: Backend = running_backend()
+        self.backend: Backend = backend
         self.hub: EventHub = (
             EventHub(self.backend) if parent is None else EventHub(self.backend, parent.run.hub, (parent.call.call_id,))
         )
@@ -172,14 +174,14 @@ class Run:
         self.known_calls: set[str] = set()
         self.offered: frozenset[str] | None = None  # names of the tools that the last request offered; None: all
         self.driving: bool = False  # the driver has taken its first step
-        self.token: anyio.lowlevel.EventLoopToken = anyio.lowlevel.current_token()
+        self.token: anyio.lowlevel.EventLoopToken = token
         self.thread_id: int = threading.get_ident()
-        self.started_at: float = anyio.current_time()
+        self.started_at: float = backend.time()
         self.teardown_started_at: float | None = None
         self.timers: list[anyio.CancelScope] = []
         # Made by those who wait: most runs end without anybody waiting, and an event is a good part of a small run.
         self._done: anyio.Event | None = None
-        self._waiter: anyio.Event | None = None  # of the driver
+        self._waiter: WakeUp | None = None  # of the driver
         self._news = False
         self._step: Contained[Any] | None = None
         self._step_name = ""
@@ -273,7 +275,7 @@ class Run:
             return
         stop = effect == "stop"
         if stop and self.teardown_started_at is None:
-            self.teardown_started_at = anyio.current_time()
+            self.teardown_started_at = self.backend.time()
         step = self._step
         if step is not None and (stop or not self._step_ignores_cut):
             if self._finishing_step:
@@ -316,7 +318,7 @@ class Run:
         if self._news:
             await anyio.lowlevel.checkpoint()
         else:
-            self._waiter = self.backend.event()
+            self._waiter = self.backend.wake_up()
             try:
                 await self._waiter.wait()
             finally:
@@ -376,13 +378,14 @@ class Run:
         if self.machine.ending:
             contained.set_deadline(self.config.cleanup_grace)
         self._step, self._step_name, self._step_kind = contained, name, kind
-        self._step_started = anyio.current_time()
+        self._step_started = self.backend.time()
         self._step_ignores_cut, self._finishing_step = ignores_cut, finish
         try:
             outcome = await contained.run(coro)
         finally:
             self._step = None
-        self.note(outcome, f"{kind} {name}")
+        if outcome.notable:
+            self.note(outcome, f"{kind} {name}")
         self.guards.collect()
         if outcome.ending == "native_cancellation":
             # Somebody cancelled the driver's task natively, which is a cancellation of the run from outside.

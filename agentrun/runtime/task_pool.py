@@ -12,8 +12,7 @@ from __future__ import annotations
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING
 
-import anyio
-
+from agentrun.runtime.backend import WakeUp
 from agentrun.runtime.cancellations import only_cancellations
 from agentrun.runtime.containment import Cell
 from agentrun.runtime.own_context import InContext
@@ -62,7 +61,7 @@ class PooledTask:
         self._pool = pool
         # A shield, because an outside cancellation reaches calls in order, through the driver.
         self.cell: Cell = Cell(shield=True, backend=pool.run.backend)
-        self.wake: anyio.Event
+        self.wake: WakeUp
         self.begun: bool = False
         self._call: ToolRun | None = None
         self._context: Context
@@ -88,7 +87,7 @@ class PooledTask:
                 if pool.closed or cell.broken:
                     break
                 cell.renew()  # the call may have been cancelled before its first step
-                self.wake = pool.run.backend.event()
+                self.wake = pool.run.backend.wake_up()
                 pool.idle.append(self)
                 await self.wake.wait()
         except BaseException as exc:  # noqa: BLE001 - the task was cancelled natively between two calls, or Ctrl-C on trio

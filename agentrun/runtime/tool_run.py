@@ -80,7 +80,7 @@ class ToolRun:
         self.asked: bool = False  # for approval
         self.told: bool = False
         self.cancel_reason: str | None = None
-        self.created_at: float = anyio.current_time()
+        self.created_at: float = run.backend.time()
         self.arguments: Any = None
         self._contained: Contained[Any] | None = None
         self._ctx: RunContext[Any] | None = None
@@ -269,7 +269,8 @@ class ToolRun:
         if isinstance(outcome.error, CallCancelled):
             outcome.error = None
             outcome.ending = "cancelled" if contained.cancel_called else "foreign_cancellation"
-        self.run.note(outcome, self.what)
+        if outcome.notable:
+            self.run.note(outcome, self.what)
         return outcome
 
     async def _attempts(self) -> Any:
@@ -288,7 +289,9 @@ class ToolRun:
                 contained.set_deadline(self._timeout)
             attempts -= 1
             try:
-                return await self._invoke(tool)
+                if tool.is_async:
+                    return await tool.call(self.ctx, self.arguments)
+                return await self._invoke_sync(tool)
             except ToolError:
                 raise  # meant to end the run
             except Exception:
@@ -296,9 +299,7 @@ class ToolRun:
                 if not attempts or contained.cancel_called:
                     raise
 
-    async def _invoke(self, tool: FunctionTool) -> Any:
-        if tool.is_async:
-            return await cast("Awaitable[Any]", tool.call(self.ctx, self.arguments))
+    async def _invoke_sync(self, tool: FunctionTool) -> Any:
         if tool.isolation == "process":
             return await self._invoke_process(tool)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Sequence
 from typing import Any, Final, cast
@@ -34,7 +33,8 @@ def validate_arguments(arguments: str, schema: ArgumentsSchema, *, tool_name: st
     try:
         if schema.null_is_default and "null" in arguments:
             arguments = _without_nulls(arguments, schema.null_is_default)
-        return cast("dict[str, Any]", schema.validator.validate_json(arguments))
+        validated: dict[str, Any] = schema.validator.validate_json(arguments)
+        return validated
     except ValidationError as exc:
         raise ToolArgumentsError(_explain(exc, arguments, schema, tool_name)) from exc
     except Exception as exc:  # a validator of the user's that broke: still something only the model can go around
@@ -119,6 +119,8 @@ def _unknown(location: Sequence[int | str], schema: ArgumentsSchema) -> str:
     names = list(schema.json_schema["properties"])
     if not names:
         return "not known; this tool takes no arguments"
+    import difflib  # few models guess names
+
     close = difflib.get_close_matches(str(location[0]), names, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     return f"not known{hint}; the arguments are {_shorten(', '.join(names), _MOST_MESSAGE)}"

@@ -115,8 +115,11 @@ class FunctionTool(Generic[P, R]):
         self.stop_hook: Callable[[], object] | None = stop_hook(source)
         self.isolation: Literal["thread", "process"] = isolation
         self.is_enabled: Condition = is_enabled
-        from agentrun.tools.schema import build_schema  # imports pydantic, which a program without tools can do without
+        # Both import pydantic, which a program without tools can do without.
+        from agentrun.tools.arguments import validate_arguments
+        from agentrun.tools.schema import build_schema
 
+        self._validate: Callable[..., dict[str, Any]] = validate_arguments
         self._schema = build_schema(self._signature.parameters, tool=label, strict=strict)
         self.strict: bool = self._schema.strict
         self._keywords_name = next((p.name for p in self._signature.parameters if p.kind is p.kind.VAR_KEYWORD), None)
@@ -182,9 +185,7 @@ class FunctionTool(Generic[P, R]):
         Raises:
             ToolArgumentsError: The arguments are not right; the message tells the model what to change.
         """
-        from agentrun.tools.arguments import validate_arguments  # imports pydantic
-
-        bound = validate_arguments(arguments, self._schema, tool_name=self.name)
+        bound = self._validate(arguments, self._schema, tool_name=self.name)
         if self._keywords_name is not None:
             self._check_keywords(bound.get(self._keywords_name, {}), self._keywords_name)
         return bound
