@@ -51,13 +51,20 @@ class RunConfig(PlainValue):
     max_pending_injections: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("max_turns", "max_tokens", "max_tool_calls", "max_parallel_tools"):
-            if (count := getattr(self, name)) is not None:
-                _check_count(name, count, none_ok=True)
+        # One by one, not in a loop over their names: it is done for each run of those who make a config for each.
+        if self.max_turns is not None:
+            _check_count("max_turns", self.max_turns, none_ok=True)
+        if self.max_tokens is not None:
+            _check_count("max_tokens", self.max_tokens, none_ok=True)
+        if self.max_tool_calls is not None:
+            _check_count("max_tool_calls", self.max_tool_calls, none_ok=True)
+        if self.max_parallel_tools is not None:
+            _check_count("max_parallel_tools", self.max_parallel_tools, none_ok=True)
         _check_count("max_pending_injections", self.max_pending_injections, none_ok=False)
-        for name in ("max_seconds", "tool_timeout"):
-            if (seconds := getattr(self, name)) is not None:
-                _check_seconds(name, seconds, least="more than 0")
+        if self.max_seconds is not None:
+            _check_seconds("max_seconds", self.max_seconds, least="more than 0")
+        if self.tool_timeout is not None:
+            _check_seconds("tool_timeout", self.tool_timeout, least="more than 0")
         _check_seconds("guardrail_timeout", self.guardrail_timeout, least="more than 0")
         _check_seconds("cleanup_grace", self.cleanup_grace, least="0 or more")
         if self.model is not None and not isinstance(self.model, str) and not is_model(self.model):

@@ -84,6 +84,7 @@ class TurnMachine:
         final: The model's final answer, unless there is more to do.
         failure: The exception that makes the run fail, once there is one.
         cancelled: Whether a cancellation from outside ends the run.
+        ending: Whether the run must stop at once: it failed, was cancelled, or was interrupted for good.
         status: How the run ended; ``None`` while it lasts.
     """
 
@@ -95,6 +96,7 @@ class TurnMachine:
         "_outputs",
         "_response",
         "cancelled",
+        "ending",
         "failure",
         "final",
         "inbox",
@@ -116,6 +118,7 @@ class TurnMachine:
         self.final: AssistantMessage | None = None
         self.failure: BaseException | None = None
         self.cancelled: bool = False
+        self.ending: bool = False
         self.status: RunStatus | None = None
         self._accepted = False
         self._builder: ResponseBuilder | None = None  # of the model call under way
@@ -124,11 +127,6 @@ class TurnMachine:
         self._outputs: dict[str, ToolOutput] = {}  # of those calls that have ended
 
     # What happens next ---------------------------------------------------------------------------------------
-
-    @property
-    def ending(self) -> bool:
-        """Whether the run must stop at once: it failed, was cancelled, or was interrupted for good."""
-        return self.failure is not None or self.cancelled or self.interrupts.immediate
 
     @property
     def open_calls(self) -> tuple[ToolCall, ...]:
@@ -275,6 +273,7 @@ class TurnMachine:
         if self.status is not None or self.ending:
             return False
         self.failure = error
+        self.ending = True
         return True
 
     def cancel(self) -> bool:
@@ -284,7 +283,7 @@ class TurnMachine:
         """
         if self.status is not None or self.failure is not None or self.cancelled:
             return False
-        self.cancelled = True
+        self.cancelled = self.ending = True
         return True
 
     def finish(self) -> RunStatus:
@@ -295,6 +294,7 @@ class TurnMachine:
             raise AssertionError(f"the run is not over: the next action is {action}")
         if action.status == "failed" and self.failure is None:
             self.failure = self.limits.before_model_call(self.turn, self.usage)
+            self.ending = True
         self.status = action.status
         return action.status
 
@@ -313,7 +313,7 @@ class TurnMachine:
         for call in self.open_calls:
             self.tool_ended(ToolOutput(call.call_id, output, "cancelled"))
         if not self.ending:
-            self.cancelled = True
+            self.cancelled = self.ending = True
         return self.finish()
 
     # Requests from other tasks -------------------------------------------------------------------------------
@@ -327,6 +327,7 @@ class TurnMachine:
             return False, "none"
         if not self.interrupts.request(reason, mode):
             return False, "none"
+        self.ending = self.interrupts.immediate
         return True, "stop" if self.interrupts.immediate else "none"
 
     def inject(self, items: tuple[Item, ...], deliver: Delivery) -> tuple[InboxEntry, Effect]:

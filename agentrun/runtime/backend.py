@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
 
 if TYPE_CHECKING:
     import asyncio
@@ -37,19 +39,25 @@ class Backend:
         cancelled: Its class of cancellations.
         scope: Its `anyio.CancelScope`.
         event: Its `anyio.Event`.
+        task_group: Its kind of `anyio.abc.TaskGroup`.
         wake_up: Its `WakeUp`.
         time: Its `anyio.current_time`.
+        clock: Gives the same for the running event loop alone: what does not look for it each time.
+        checkpoint: Its `anyio.lowlevel.checkpoint`.
         current_task: The current task of asyncio; ``None`` on trio.
     """
 
-    __slots__ = ("cancelled", "current_task", "event", "scope", "time", "wake_up")
+    __slots__ = ("cancelled", "checkpoint", "clock", "current_task", "event", "scope", "task_group", "time", "wake_up")
 
     def __init__(self, cancelled: type[BaseException]) -> None:
         self.cancelled: type[BaseException] = cancelled
         self.scope: type[anyio.CancelScope] = type(anyio.CancelScope())
         self.event: type[anyio.Event] = type(anyio.Event())
         self.wake_up: Callable[[], WakeUp] = self.event
+        self.task_group: type[TaskGroup] = type(anyio.create_task_group())
         self.time: Callable[[], float] = anyio.current_time
+        self.clock: Callable[[], Callable[[], float]] = lambda: anyio.current_time
+        self.checkpoint: Callable[[], Awaitable[object]] = anyio.lowlevel.checkpoint
         self.current_task: Callable[[], Any] = _no_task
         if cancelled.__module__.startswith("asyncio"):
             self._use_asyncio()
@@ -75,7 +83,10 @@ class Backend:
                 return self._future
 
         self.wake_up = FutureWakeUp
+        sleep: Callable[[float], Awaitable[object]] = loaded.sleep
         self.time = lambda: running_loop().time()
+        self.clock = lambda: running_loop().time
+        self.checkpoint = lambda: sleep(0)
         self.current_task = loaded.current_task
 
 

@@ -94,10 +94,11 @@ class Cell:
         backend: That of the event loop.
         scope: The scope; another one after a piece of code that was cancelled.
         entered: Whether the task is in it.
+        task: That task, on asyncio; ``None`` on trio.
         broken: The code has left scopes of its own open, so this one cannot be left any more.
     """
 
-    __slots__ = ("_shield", "backend", "broken", "entered", "scope")
+    __slots__ = ("_shield", "backend", "broken", "entered", "scope", "task")
 
     def __init__(self, *, shield: bool = False, backend: Backend | None = None) -> None:
         """Args:
@@ -108,16 +109,19 @@ class Cell:
         self.backend: Backend = backend if backend is not None else running_backend()
         self.scope: anyio.CancelScope = self.backend.scope(shield=shield)
         self.entered: bool = False
+        self.task: Any = None
         self.broken: bool = False
 
     def enter(self) -> None:
         """Enter the scope in the current task."""
+        self.task = self.backend.current_task()
         self.scope.__enter__()
         self.entered = True
 
     def leave(self) -> None:
         """Leave the scope."""
         self.entered = False
+        self.task = None  # it keeps what it awaits, and all that has called it
         self.broken |= not leave_scope(self.scope)
 
     def renew(self) -> None:
@@ -242,15 +246,15 @@ class Contained(Generic[_T]):
         A checkpoint exactly when ``coro`` is one.
         """
         cell = self.cell
-        task = cell.backend.current_task()
+        keep = cell.entered
+        if not keep:
+            cell.enter()
+        task = cell.task
         self._on_trio = task is None
         self._coro = coro
         native_before = 0 if task is None else task.cancelling()
         value: _T | None = None
         raised: BaseException | None = None
-        keep = cell.entered
-        if not keep:
-            cell.enter()
         grace_scope = self._grace_scope
         grace_scope.__enter__()
         try:

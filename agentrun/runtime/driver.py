@@ -73,18 +73,18 @@ async def _main(run: Run, first_input: tuple[Item, ...]) -> None:
         await _load_session(run)
     while True:
         action = machine.next_action()
-        if isinstance(action, CallModel):
+        if type(action) is CallModel:
             await call_model(run, first_input)
             if machine.turn:
                 first_input = ()
-        elif isinstance(action, RunTools):
+        elif type(action) is RunTools:
             if run.guards.unsettled:
                 await _wait_for_guardrails(run)
             run.phase = "tools"
             batch = ToolBatch(run, action.calls)
             await batch.run()
             batch.hand_over()
-        elif isinstance(action, CheckOutput):
+        elif type(action) is CheckOutput:
             await _check_output(run, action.message)
         elif run.session is not None and run.saved < len(machine.transcript) and not run.session_failed:
             await _save_session(run)
@@ -202,7 +202,7 @@ async def _start_hooks(run: Run) -> None:
 def _time_is_up(run: Run) -> None:
     limit = run.config.max_seconds
     assert limit is not None
-    used = anyio.current_time() - run.started_at
+    used = run.clock() - run.started_at
     run.fail(TimeLimitExceeded(f"the run took longer than max_seconds={limit:g}", limit=limit, used=used))
 
 
@@ -225,7 +225,8 @@ async def _wind_up(run: Run) -> None:
 
 def _break_off(run: Run) -> None:
     """If the driver was broken off in the middle, bring the history to a valid end all the same."""
-    run.machine.break_off(f"Cancelled before it finished: {run.stop_reason}.")
+    if run.machine.status is None:
+        run.machine.break_off(f"Cancelled before it finished: {run.stop_reason}.")
 
 
 def _result(run: Run) -> RunResult[Any]:
@@ -266,7 +267,7 @@ def _tell_ending(run: Run) -> None:
     for scope in run.timers:
         scope.cancel()
     if run.teardown_started_at is not None:
-        run.report.seconds = anyio.current_time() - run.teardown_started_at
+        run.report.seconds = run.clock() - run.teardown_started_at
     result = _result(run)
     machine.inbox.close()
     run.result = result

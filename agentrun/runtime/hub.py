@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias
 
 import anyio
-import anyio.lowlevel
 
 from agentrun.core.errors import UserError
 from agentrun.core.events import Event, EventsDropped, ReasoningDelta, TextDelta, ToolCallDelta, ToolProgress, with_path
@@ -77,14 +76,17 @@ class EventStream:
         return self
 
     async def __anext__(self) -> Event:
-        """The next event. Waits if there is none; a checkpoint then, and every few events otherwise."""
+        """The next event. Waits if there is none; a checkpoint then, and every few events otherwise.
+
+        That there will be none any more is told at once, without a checkpoint.
+        """
         queue = self._queue
         if queue and self._since_checkpoint < _BATCH:
             self._since_checkpoint += 1
         else:
             self._since_checkpoint = 0
-            if queue or self._ended:
-                await anyio.lowlevel.checkpoint()
+            if queue:
+                await self._hub.backend.checkpoint()
             while not queue:  # still, or because another task that reads this stream was quicker
                 if self._ended:
                     raise StopAsyncIteration
@@ -268,7 +270,7 @@ class EventHub:
 
     async def wait_for_watchers(self) -> None:
         """Let the watchers run, and wait while one of them lags. Always a checkpoint."""
-        await anyio.lowlevel.checkpoint()
+        await self.backend.checkpoint()
         hub: EventHub | None = self
         self.waiting = True
         try:

@@ -98,7 +98,10 @@ async def call_model(run: Run, first_input: tuple[Item, ...]) -> None:
 
 
 def _settings(run: Run, agent: Agent[Any, Any]) -> ModelSettings:
-    settings = (agent.model_settings or _NO_SETTINGS).merged_with(run.config.model_settings)
+    own, wanted = agent.model_settings, run.config.model_settings
+    if own is None and wanted is None:
+        return _NO_SETTINGS
+    settings = (own or _NO_SETTINGS).merged_with(wanted)
     forced = settings.tool_choice not in (None, "auto", "none")
     if forced and agent.reset_tool_choice and run.machine.usage.tool_calls:
         return replace(settings, tool_choice=None)
@@ -193,7 +196,7 @@ async def _pass_blocking_guardrails(run: Run, first_input: tuple[Item, ...]) -> 
         if run.machine.ending:
             return None
         run.first_input_checked = True
-        run.checked.update(entry.id for entry in entries)
+        run.checked = run.checked.union(entry.id for entry in entries)
     return entries
 
 

@@ -280,10 +280,10 @@ class _Opening:
         run.guards = GuardRace(run)
         if parent is not None:
             parent.nested.append(run)
-        self._task_group = run.task_group = anyio.create_task_group()
+        self._task_group = run.task_group = self._backend.task_group()
         await self._task_group.__aenter__()
         run.publish(RunStarted(run.id, run.agent.name))  # here, so that no request of the caller's comes before it
-        self._task_group.start_soon(drive, run, self._input, name=f"agentrun {run.id}")
+        self._task_group.create_task(drive(run, self._input), name=f"agentrun {run.id}")
         return self._live
 
     async def __aexit__(

@@ -35,6 +35,8 @@ def list_hooks(hooks: RunHooks | Sequence[RunHooks] | None, agent: Agent[Any, An
 
 def resolve_models(agent: Agent[Any, Any], config: RunConfig) -> dict[int, Model]:
     """The model of each agent that may come to work, by the agent's id. Errors come now, not in mid-run."""
+    if not agent.handoff_map:
+        return {id(agent): _resolve_model(agent, config)}
     models: dict[int, Model] = {}
     waiting = [agent]
     while waiting:

@@ -78,6 +78,7 @@ class Run:
         "backend",
         "cell",
         "checked",
+        "clock",
         "config",
         "deps",
         "driving",
@@ -145,6 +146,7 @@ class Run:
         self.end_on_approval: bool = end_on_approval
         self.parent: ToolRun | None = parent
         self.backend: Backend = backend
+        self.clock: Callable[[], float] = backend.clock()
         self.hub: EventHub = (
             EventHub(self.backend) if parent is None else EventHub(self.backend, parent.run.hub, (parent.call.call_id,))
         )
@@ -162,7 +164,7 @@ class Run:
         self.started_hooks: list[RunHooks] = []  # those that were told of the start, and will be told of the end
         self.model_hooks: list[RunHooks] = []
         self.first_input_checked: bool = False
-        self.checked: set[str] = set()  # injections that the blocking guardrails have passed
+        self.checked: frozenset[str] = frozenset()  # injections that the blocking guardrails have passed
         self.handle: ActiveRun[Any]
         self.guards: GuardRace
         self.task_group: TaskGroup
@@ -176,7 +178,7 @@ class Run:
         self.driving: bool = False  # the driver has taken its first step
         self.token: anyio.lowlevel.EventLoopToken = token
         self.thread_id: int = threading.get_ident()
-        self.started_at: float = backend.time()
+        self.started_at: float = self.clock()
         self.teardown_started_at: float | None = None
         self.timers: list[anyio.CancelScope] = []
         # Made by those who wait: most runs end without anybody waiting, and an event is a good part of a small run.
@@ -275,7 +277,7 @@ class Run:
             return
         stop = effect == "stop"
         if stop and self.teardown_started_at is None:
-            self.teardown_started_at = self.backend.time()
+            self.teardown_started_at = self.clock()
         step = self._step
         if step is not None and (stop or not self._step_ignores_cut):
             if self._finishing_step:
@@ -316,7 +318,7 @@ class Run:
     async def wait_for_news(self) -> None:
         """Wait until `wake` was called since the last time this returned. A checkpoint."""
         if self._news:
-            await anyio.lowlevel.checkpoint()
+            await self.backend.checkpoint()
         else:
             self._waiter = self.backend.wake_up()
             try:
@@ -333,7 +335,7 @@ class Run:
     async def wait_done(self) -> None:
         """Wait until the run has ended. A checkpoint."""
         if self.result is not None:
-            await anyio.lowlevel.checkpoint()
+            await self.backend.checkpoint()
             return
         if self._done is None:
             self._done = self.backend.event()
@@ -378,7 +380,7 @@ class Run:
         if self.machine.ending:
             contained.set_deadline(self.config.cleanup_grace)
         self._step, self._step_name, self._step_kind = contained, name, kind
-        self._step_started = self.backend.time()
+        self._step_started = self.clock()
         self._step_ignores_cut, self._finishing_step = ignores_cut, finish
         try:
             outcome = await contained.run(coro)
@@ -495,7 +497,7 @@ class Run:
 
     def state(self) -> RunState:
         """See `ActiveRun.state`."""
-        now = anyio.current_time()
+        now = self.clock()
         machine = self.machine
         children: list[ScopeState] = []
         if self.result is None:

@@ -29,7 +29,18 @@ __all__ = ["ToolBatch"]
 class ToolBatch:
     """Runs the calls of a turn. ``await batch.run()`` returns when each has its output and all cleanup is done."""
 
-    __slots__ = ("_handoffs", "_limit", "_next_agent", "_pooled", "_run", "_tools", "calls", "task_group", "wake")
+    __slots__ = (
+        "_alone",
+        "_handoffs",
+        "_limit",
+        "_next_agent",
+        "_pooled",
+        "_run",
+        "_tools",
+        "calls",
+        "task_group",
+        "wake",
+    )
 
     task_group: TaskGroup  # of the calls that need several tasks; none if there are none
 
@@ -42,6 +53,8 @@ class ToolBatch:
             self._handoffs = {name: handoff for name, handoff in self._handoffs.items() if name in run.offered}
         self._limit = run.config.max_parallel_tools
         self.calls: list[ToolRun] = [ToolRun(run, self, call, self._tools.get(call.name)) for call in calls]
+        # The only call of a turn that needs no task of its own, nor anything to wait for, runs in the driver's.
+        self._alone = len(calls) == 1 and self.calls[0].needs_no_wait
         self._pooled: list[tuple[PooledTask, ToolRun]] = []
         self._next_agent: Agent[Any, Any] | None = None
         self.wake: Callable[[], None] = run.wake
@@ -55,16 +68,19 @@ class ToolBatch:
         """Run them all. Does not raise what a tool raises: a fatal error goes to ``Run.fail``. A checkpoint."""
         run = self._run
         run.tools = self.calls
-        run.known_calls.update(tool.call.call_id for tool in self.calls)
+        for tool in self.calls:
+            run.known_calls.add(tool.call.call_id)
         if run.machine.ending:
             self._cancel_all(run.stop_reason)
         elif run.machine.inbox.wants_now:
             self._cancel_all(CUT_REASON)
         try:
-            if self._runs_alone:
-                await self._run_alone(self.calls[0])
-            else:
+            if not self._alone:
                 await self._run_side_by_side()
+            elif not self._advance():
+                # It is cancelled, timed out and contained as in a task of its own, and has its own context variables.
+                await InContext(copy_context(), self.calls[0].execute())
+                self._advance()
         finally:
             for tool in self.calls:
                 if not tool.told:  # something has come in between, perhaps without an exception
@@ -75,23 +91,6 @@ class ToolBatch:
                 tool.release()
             self.calls = []
             self._pooled = []
-
-    @property
-    def _runs_alone(self) -> bool:
-        """Whether the turn has one call, which needs no task of its own, nor anything to wait for."""
-        if len(self.calls) > 1:
-            return False
-        (only,) = self.calls
-        return only.needs_one_task and (only.tool is None or not only.tool.needs_approval)
-
-    async def _run_alone(self, tool: ToolRun) -> None:
-        """The only call of the turn, which needs no other task, runs in the driver's: most turns are like that.
-
-        It is cancelled, timed out and contained as in a task of its own, and has its own context variables.
-        """
-        if not self._advance():
-            await InContext(copy_context(), tool.execute())
-            self._advance()
 
     async def _run_side_by_side(self) -> None:
         if all(tool.needs_one_task for tool in self.calls):
@@ -133,7 +132,9 @@ class ToolBatch:
     def _advance(self) -> bool:
         """Move every call as far as it goes, in the order of the calls. Returns whether all have ended."""
         run = self._run
+        fatal = False
         for tool in self.calls:
+            fatal |= tool.fatal is not None
             if tool.phase == "new" and tool.cancel_reason is None:
                 if tool.call.name in self._handoffs:
                     self._hand_over(tool)
@@ -143,15 +144,20 @@ class ToolBatch:
             if tool.phase == "waiting for approval" and not tool.asked and tool.cancel_reason is None:
                 tool.asked = True
                 run.publish(ApprovalRequested(tool.call.call_id, tool.call.name, tool.call.arguments))
-        self._collect_fatal()
+        if fatal:
+            self._collect_fatal()
         self._settle_those_that_never_ran()
         queued = self._start_those_that_may()
         for tool in self._ends_to_tell():
             self._tell_end(tool)
             if queued:
                 queued = self._start_those_that_may()
-        self._end_for_approval()
-        return all(tool.told for tool in self.calls)
+        if run.end_on_approval:
+            self._end_for_approval()
+        for tool in self.calls:
+            if not tool.told:
+                return False
+        return True
 
     def _collect_fatal(self) -> None:
         fatal: list[BaseException] = []
@@ -174,11 +180,16 @@ class ToolBatch:
 
     def _start_those_that_may(self) -> bool:
         """Start calls, in order, as far as there is a place for them. Returns whether some are left waiting for one."""
-        queued = [tool for tool in self.calls if tool.phase == "queued"]
+        queued: list[ToolRun] = []
+        at_work: list[ToolRun] = []
+        for tool in self.calls:
+            if tool.phase == "queued":
+                queued.append(tool)
+            # A call takes up its place until its end has been told: watchers never see more at work than may be.
+            elif tool.started and not tool.told:
+                at_work.append(tool)
         if not queued:
             return False
-        # A call takes up its place until its end has been told, so that watchers never see more at work than may be.
-        at_work = [tool for tool in self.calls if tool.started and not tool.told]
         running = len(at_work)
         exclusive = any(tool.tool is not None and not tool.tool.parallel for tool in at_work)
         for tool in queued:
@@ -192,7 +203,7 @@ class ToolBatch:
             running += 1
             exclusive = not spec.parallel
             self._run.publish(ToolStarted(tool.call.call_id, tool.call.name, tool.call.arguments))
-            if self._runs_alone:
+            if self._alone:
                 tool.begin_in(self._run.cell)
             elif tool.needs_one_task:
                 self._begin_in_pool(tool)
@@ -216,13 +227,17 @@ class ToolBatch:
         The cancelled ones come last, since one that a sibling has cancelled always ends after that sibling went on,
         whichever of the two the scheduler lets run first then.
         """
-        ended = [tool for tool in self.calls if tool.ended and tool.cancel_reason is None]
+        ended: list[ToolRun] = []
+        for tool in self.calls:
+            if tool.cancel_reason is None and tool.ended and not tool.told:
+                ended.append(tool)
         for tool in self.calls:
             if tool.cancel_reason is not None:
                 if not tool.ended:
                     break
-                ended.append(tool)
-        return [tool for tool in ended if not tool.told]
+                if not tool.told:
+                    ended.append(tool)
+        return ended
 
     def _tell_end(self, tool: ToolRun) -> None:
         tool.told = True
@@ -234,8 +249,6 @@ class ToolBatch:
 
     def _end_for_approval(self) -> None:
         """Nobody can approve: once only approvals are left, the run ends, to be resumed."""
-        if not self._run.end_on_approval:
-            return
         waiting = [tool for tool in self.calls if not tool.ended]
         if waiting and all(tool.phase == "waiting for approval" for tool in waiting):
             self._run.interrupt("approval required", "immediate", None)

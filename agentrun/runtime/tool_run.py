@@ -80,7 +80,7 @@ class ToolRun:
         self.asked: bool = False  # for approval
         self.told: bool = False
         self.cancel_reason: str | None = None
-        self.created_at: float = run.backend.time()
+        self.created_at: float = run.clock()
         self.arguments: Any = None
         self._contained: Contained[Any] | None = None
         self._ctx: RunContext[Any] | None = None
@@ -200,7 +200,9 @@ class ToolRun:
         assert callable(tool.needs_approval)
         ask = tool.needs_approval
 
-        outcome = await self._contain(call(ask, self.ctx, self.arguments))
+        contained = self._contained
+        assert contained is not None
+        outcome = self._noted(await contained.run(call(ask, self.ctx, self.arguments), unwind=self._unwind))
         self._tasks -= 1
         if self.cancel_reason is not None:
             if outcome.ending == "raised" and outcome.error is not None:
@@ -224,6 +226,11 @@ class ToolRun:
         return tool is None or (
             tool.is_async and not callable(tool.needs_approval) and tool.on_cancel is None and tool.stop_hook is None
         )
+
+    @property
+    def needs_no_wait(self) -> bool:
+        """Whether it needs nothing but one task to execute it, and no answer to wait for."""
+        return self.needs_one_task and (self.tool is None or not self.tool.needs_approval)
 
     def begin_in(self, cell: Cell) -> None:
         """Prepare for being executed by the task that is in ``cell``."""
@@ -250,8 +257,9 @@ class ToolRun:
             if self.cancel_reason is not None:
                 self._cancelled(Outcome("cancelled"))  # cancelled before its first step: none of it has run
                 return
-            outcome = await self._contain(self._attempts())
-            await self._settle(outcome)
+            contained = self._contained
+            assert contained is not None
+            await self._settle(self._noted(await contained.run(self._attempts(), unwind=self._unwind)))
         except BaseException as exc:  # noqa: BLE001 - a native cancellation between two pieces of user code, or our own bug
             if not only_cancellations(exc):
                 self.run.fail(exc)
@@ -260,15 +268,14 @@ class ToolRun:
             current_tool_run.reset(token)
             self._task_over()
 
-    async def _contain(self, coro: Coroutine[Any, Any, _T]) -> Outcome[_T]:
-        contained = self._contained
-        assert contained is not None
-        outcome = await contained.run(coro, unwind=self._unwind)
+    def _noted(self, outcome: Outcome[_T]) -> Outcome[_T]:
+        """The outcome as it counts for a call, after the report has been told of it."""
         if self._thread is not None:
             outcome.swallowed = False  # a thread that was done before its grace was over has kept to the rules
         if isinstance(outcome.error, CallCancelled):
             outcome.error = None
-            outcome.ending = "cancelled" if contained.cancel_called else "foreign_cancellation"
+            asked = self._contained is not None and self._contained.cancel_called
+            outcome.ending = "cancelled" if asked else "foreign_cancellation"
         if outcome.notable:
             self.run.note(outcome, self.what)
         return outcome

@@ -36,8 +36,8 @@ FAULTS = [
         (
             Edit(
                 f"{BATCH}._start_those_that_may",
-                "if tool.started and not tool.told]",
-                "if tool.started]",
+                "elif tool.started and not tool.told:",
+                "elif tool.started:",
             ),
         ),
         "one at a time",
