@@ -80,6 +80,16 @@ def test_a_clean_run_leaves_marks_of_all_its_user_code_and_breaks_no_law(backend
     assert all(mark.ended is not None for mark in record.marks)
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_error_in_the_cleanup_after_a_foreign_cancellation_takes_the_place_of_what_the_body_raised(
+    backend: Any,
+) -> None:
+    # On trio there is no such cancellation, so there the body raises.
+    tool = ToolPlan("t", [Raise("cancellation"), Raise()], cleanup=Cleanup(raises=True))
+    record = run_program(Program(AgentPlan(turns=[[Call("t")]], tools=[tool])), backend)
+    assert broken_laws(record) == []
+
+
 IN_THREADS = Program(
     AgentPlan(
         turns=[[Call("looks"), Call("deaf"), Call("async")]],

@@ -188,12 +188,16 @@ class Code:
                 with self.piece("cleanup", because=because, planned=planned, may_be_cut=may_be_cut):
                     await self._take(planned)
             except anyio.get_cancelled_exc_class():
-                # As in any Python code: a cancellation that cuts the cleanup takes the place of the error.
-                errors = self.ledger.record.errors
-                errors[:] = [(error, owner) for error, owner in errors if error is not raised]
+                self._forget(raised)  # as in any Python code: what cuts the cleanup takes the place of the error
                 raise
         if plan.raises:
+            if may_be_cut:
+                self._forget(raised)  # the same, and nobody need be told of what takes its place
             raise self.broken("cleanup", handled=may_be_cut)
+
+    def _forget(self, raised: BaseException | None) -> None:
+        errors = self.ledger.record.errors
+        errors[:] = [(error, owner) for error, owner in errors if error is not raised]
 
     def clean_up_in_thread(self, plan: Cleanup, raised: BaseException | None) -> None:
         """The same in a thread, where nothing can cut it."""
