@@ -63,11 +63,12 @@ class ResponseBuilder:
         if self._text:
             status: MessageStatus = "incomplete" if self.finish_reason in ("length", "content_filter") else "completed"
             said.insert(self._text_position, AssistantMessage(self.partial_text, status))
-        items: list[AssistantMessage | Reasoning | ToolCall] = []
-        for item in said:
-            # One that the provider has numbered is not empty: the reasoning before it cannot be sent back without it.
-            if not isinstance(item, AssistantMessage) or item.text or item.refusal or item.provider_data:
-                items.append(item)
+        # One that the provider has numbered is not empty: the reasoning before it cannot be sent back without it.
+        items = [
+            item
+            for item in said
+            if not isinstance(item, AssistantMessage) or item.text or item.refusal or item.provider_data
+        ]
         while items and isinstance(items[-1], Reasoning):
             items.pop()
         return items

@@ -198,7 +198,7 @@ class TurnMachine:
             if isinstance(item, ToolCall):
                 call_id = self.transcript.unique_call_id(item.call_id, calls)
                 if call_id != item.call_id:
-                    items[index] = item = replace(item, call_id=call_id)  # noqa: PLW2901 - the one that counts
+                    items[index] = item = replace(item, call_id=call_id)
                 calls[call_id] = item
             elif isinstance(item, AssistantMessage):
                 message = item

@@ -203,9 +203,7 @@ class _Opening:
         try:
             self._backend = running_backend()
         except anyio.NoEventLoopError:
-            raise UserError(
-                "open_run() needs a running event loop; in a script, call agentrun.run_sync(...)"
-            ) from None
+            raise UserError("open_run() needs a running event loop; in a script, call agentrun.run_sync(...)") from None
         self._config = config = config if config is not None else _DEFAULT_CONFIG
         snapshot = resume_from.snapshot() if isinstance(resume_from, RunResult) else resume_from
         if snapshot is not None and not isinstance(snapshot, RunSnapshot):

@@ -154,10 +154,7 @@ class ToolBatch:
                 queued = self._start_those_that_may()
         if run.end_on_approval:
             self._end_for_approval()
-        for tool in self.calls:
-            if not tool.told:
-                return False
-        return True
+        return all([tool.told for tool in self.calls])  # noqa: C419 - of the few that there are, a list costs less
 
     def _collect_fatal(self) -> None:
         fatal: list[BaseException] = []
@@ -227,10 +224,7 @@ class ToolBatch:
         The cancelled ones come last, since one that a sibling has cancelled always ends after that sibling went on,
         whichever of the two the scheduler lets run first then.
         """
-        ended: list[ToolRun] = []
-        for tool in self.calls:
-            if tool.cancel_reason is None and tool.ended and not tool.told:
-                ended.append(tool)
+        ended = [tool for tool in self.calls if tool.cancel_reason is None and tool.ended and not tool.told]
         for tool in self.calls:
             if tool.cancel_reason is not None:
                 if not tool.ended:

@@ -15,7 +15,7 @@ FAULTS = [
         (Edit("agentrun.runtime.task_pool:PooledTask.work", "                cell.renew()", "                pass"),),
         "one at a time",
         ("interrupt_tool",),
-        9,
+        8,
         ("asyncio",),
     ),
     Fault(
@@ -29,8 +29,8 @@ FAULTS = [
         "the grace has no end",
         (
             Edit(
-                f"{CONTAINED}._deliver",
-                "        self._grace_scope.deadline = anyio.current_time() + self._grace\n",
+                f"{CONTAINED}._begin_grace",
+                "        self._grace_scope.deadline = self.cell.backend.time() + self._grace\n",
                 "",
             ),
         ),
@@ -102,8 +102,8 @@ FAULTS = [
         (
             Edit(
                 f"{CONTAINED}.run",
-                "                await absorb_native_cancellations(native_before)",
-                "                pass",
+                "            await absorb_native_cancellations(native_before)",
+                "            pass",
             ),
         ),
         "cancels itself",
@@ -113,7 +113,7 @@ FAULTS = [
     ),
     Fault(
         "a swallowed cancellation counts as a success",
-        (Edit(f"{CONTAINED}._classify", "swallowed=asked and self.delivered", "swallowed=False"),),
+        (Edit(f"{CONTAINED}.run", "swallowed = self._cancel_called and self.delivered", "swallowed = False"),),
         "swallows",
         ("interrupt",),
         8,

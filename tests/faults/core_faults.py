@@ -114,8 +114,8 @@ FAULTS = [
             Edit(
                 f"{MACHINE}.next_action",
                 'if self.interrupts.current is not None:\n            return Finish("interrupted")\n'
-                "        if self.final is not None and not more:\n            return CheckOutput(self.final)\n",
-                "if self.final is not None and not more:\n            return CheckOutput(self.final)\n"
+                "        if self.final is not None and not self.inbox:\n            return CheckOutput(self.final)\n",
+                "if self.final is not None and not self.inbox:\n            return CheckOutput(self.final)\n"
                 '        if self.interrupts.current is not None:\n            return Finish("interrupted")\n',
             ),
         ),
@@ -139,11 +139,10 @@ FAULTS = [
                 "items += [item for item in self._items if isinstance(item, ToolCall)]\n"
                 "        if text := self.partial_text:",
             ),
-            Edit(f"{TRANSCRIPT}.commit_response", "or ids != set(outputs)", ""),
             Edit(
                 f"{TRANSCRIPT}.commit_response",
-                "outputs[call.call_id] for call in calls)",
-                "outputs[call.call_id] for call in calls if call.call_id in outputs)",
+                "if isinstance(item, ToolCall):",
+                "if isinstance(item, ToolCall) and outputs:",
             ),
         ),
         "two tools",
@@ -169,8 +168,8 @@ FAULTS = [
         (
             Edit(
                 f"{TRANSCRIPT}.commit_response",
-                "outputs[call.call_id] for call in calls)",
-                'outputs[call.call_id] for call in calls if outputs[call.call_id].status != "cancelled")',
+                "self._items.extend(answers.values())",
+                'self._items.extend(answer for answer in answers.values() if answer.status != "cancelled")',
             ),
         ),
         "two tools",
@@ -181,9 +180,9 @@ FAULTS = [
         "calls enter the history before their outputs",
         (
             Edit(
-                f"{MACHINE}._open",
-                "self._response = tuple(response)",
-                "self.transcript._items.extend(response)\n        self._response = ()",
+                f"{MACHINE}.end_model_call",
+                "self._response, self._calls = items, calls",
+                "self.transcript._items.extend(items)\n            self._calls = calls",
             ),
             Edit(
                 f"{MACHINE}.tool_ended",
@@ -200,8 +199,8 @@ FAULTS = [
         (
             Edit(
                 f"{TRANSCRIPT}.commit_response",
-                "outputs[call.call_id] for call in calls)",
-                "outputs.values())",
+                "self._items.extend(answers.values())",
+                "self._items.extend(outputs.values())",
             ),
         ),
         "two tools",

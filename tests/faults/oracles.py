@@ -131,6 +131,12 @@ async def watched_slowly_is_right(record: RunRecord, result: RunResult[Any]) -> 
             raise BrokenLaw(2, f"a watcher with a full buffer was not told of the end: {seen}")
 
 
+def each_is_cut_alone(record: RunRecord, result: RunResult[Any]) -> None:
+    for item in result.items:
+        if isinstance(item, ToolOutput) and (item.status == "failed" or "its task was cancelled" in item.text):
+            raise BrokenLaw(8, f"{item!r}: the cancellation of another call has cut it")
+
+
 def told_once(record: RunRecord, result: RunResult[Any]) -> None:
     if "caught" in book.notes and "left" not in book.notes and not record.cancelled:
         raise BrokenLaw(9, "a failure that wait() had raised was raised by the block again")

@@ -32,6 +32,7 @@ from .oracles import (
     careful_is_right,
     cleanup_errors_are_told,
     cut_and_reported,
+    each_is_cut_alone,
     errors_are_told,
     not_let_pass,
     swallowing_is_reported,
@@ -255,7 +256,12 @@ SCENES: dict[str, Scene] = {
     "nested": Scene(nested_runs, ("interrupt", "interrupt_tool", "inject_now", "cancel")),
     "ends itself": Scene(a_run_that_ends_itself, ("interrupt", "interrupt_after_turn", "inject_next", "cancel")),
     "injections": Scene(injections_by_a_tool, ALL),
-    "one at a time": Scene(one_at_a_time, ("interrupt", "interrupt_tool"), {"config": RunConfig(max_parallel_tools=1)}),
+    "one at a time": Scene(
+        one_at_a_time,
+        ("interrupt", "interrupt_tool"),
+        {"config": RunConfig(max_parallel_tools=1)},
+        each_is_cut_alone,
+    ),
     "timer": Scene(one_at_a_time, ("interrupt",), {"config": RunConfig(max_seconds=300.0)}),
     "slow watcher": Scene(
         a_talker,

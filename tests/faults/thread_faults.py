@@ -34,7 +34,7 @@ FAULTS = [
     ),
     Fault(
         "a thread that ends in its grace counts as one that swallows its cancellation",
-        (Edit(f"{TOOL}._contain", "            outcome.swallowed = False", "            pass"),),
+        (Edit(f"{TOOL}._noted", "            outcome.swallowed = False", "            pass"),),
         "threads",
         ("interrupt",),
         8,
