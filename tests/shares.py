@@ -80,11 +80,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item, reason in zip(items, reasons, strict=True) if reason is None]
-    config.stash[_LEFT_OUT] = Counter(reason for reason in reasons if reason is not None)
+    counts: dict[str, int] = Counter(reason for reason in reasons if reason is not None)
+    config.stash[_LEFT_OUT] = counts
     config.stash[_NOTHING_ELSE] = not items
     output: Any = getattr(config, "workeroutput", None)
     if output is not None:  # a worker of xdist tells the process that prints
-        output["left_out"], output["nothing_else"] = dict(config.stash[_LEFT_OUT]), not items
+        output["left_out"], output["nothing_else"] = dict(counts), not items
 
 
 @pytest.hookimpl(optionalhook=True)
