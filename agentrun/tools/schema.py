@@ -86,8 +86,7 @@ def build_schema(parameters: Iterable[Parameter], *, tool: str, strict: bool | N
     parameters = tuple(parameters)
     if not all(_is_simple(parameter) for parameter in parameters):
         return _build_schema(parameters, tool, strict)
-    # 1, 1.0 and True are equal: the type of a default is a part of it.
-    key = (strict, *((p.name, p.kind, p.annotation, type(p.default), p.default) for p in parameters))
+    key = (strict, *(_shape(parameter) for parameter in parameters))
     schema = _known.get(key)
     if schema is None:
         schema = _build_schema(parameters, tool, strict)
@@ -104,6 +103,12 @@ def _is_simple(parameter: Parameter) -> bool:
     return any(parameter.annotation is simple for simple in _SIMPLE) and (
         default is EMPTY or default is None or type(default) in (str, int, bool)
     )
+
+
+def _shape(parameter: Parameter) -> tuple[Any, ...]:
+    default = parameter.default
+    # 1 and True are equal: the type of a default is a part of it.
+    return parameter.name, parameter.kind, parameter.annotation, default.__class__, default
 
 
 def _build_schema(parameters: tuple[Parameter, ...], tool: str, strict: bool | None) -> ArgumentsSchema:
