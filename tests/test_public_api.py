@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import json
@@ -170,6 +171,11 @@ def _module_name(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
+@functools.cache  # when a test asks, not when each process collects the tests
+def all_imports() -> tuple[Import, ...]:
+    return tuple(_imports())
+
+
 def _imports() -> Iterator[Import]:
     for path in PACKAGE.rglob("*.py"):
         tree, importer = ast.parse(path.read_text()), _module_name(path)
@@ -206,12 +212,9 @@ def _is_module(name: str) -> bool:
     return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
-IMPORTS = list(_imports())
-
-
 def test_the_core_imports_nothing_but_pydantic_and_the_standard_library() -> None:
     allowed = {"pydantic", "pydantic_core", "typing_extensions", *sys.stdlib_module_names}
-    for item in IMPORTS:
+    for item in all_imports():
         if item.importer.startswith("agentrun.core"):
             assert item.imported.split(".")[0] in allowed or item.imported.startswith("agentrun.core"), (
                 f"{item.importer} imports {item.imported}"
@@ -237,12 +240,12 @@ MAY_IMPORT = {
 
 
 def test_only_the_fuzz_command_of_the_command_line_knows_the_sweeps() -> None:
-    importers = {item.importer for item in IMPORTS if item.imported.startswith("agentrun.testing")}
+    importers = {item.importer for item in all_imports() if item.imported.startswith("agentrun.testing")}
     assert {name for name in importers if name.startswith("agentrun.cli")} == {"agentrun.cli.fuzz_command"}
 
 
 def test_imports_only_point_down() -> None:
-    for item in IMPORTS:
+    for item in all_imports():
         if not item.imported.startswith("agentrun") or item.for_types or item.importer == "agentrun":
             continue
         importer = item.importer.split(".")[1]
@@ -253,7 +256,7 @@ def test_imports_only_point_down() -> None:
 
 def test_no_module_imports_itself_in_a_circle() -> None:
     graph: dict[str, set[str]] = {}
-    for item in IMPORTS:
+    for item in all_imports():
         if item.imported.startswith("agentrun.") and item.at_top and not item.for_types:
             graph.setdefault(item.importer, set()).add(item.imported)
     done: set[str] = set()

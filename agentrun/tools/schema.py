@@ -28,6 +28,12 @@ __all__ = ["ArgumentsSchema", "build_schema"]
 # Unknown arguments are errors, so that the model learns of its typing mistakes; NaN and Infinity are not JSON.
 _CONFIG: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+# Tools are also made anew for each request, as closures of it, and pydantic takes a millisecond for a schema. Most take
+# nothing or a few of these types, which cannot change. Other types could, and would be kept alive for ever.
+_SIMPLE: Final = (str, int, float, bool)
+_MOST_KNOWN: Final = 256
+_known: dict[tuple[Any, ...], ArgumentsSchema] = {}
+
 
 class _JsonSchema(GenerateJsonSchema):
     # A default that JSON cannot hold is left out of the schema; that is no reason to warn.
@@ -78,6 +84,34 @@ def build_schema(parameters: Iterable[Parameter], *, tool: str, strict: bool | N
         UserError: A type has no JSON schema, or ``strict`` is true and a type cannot be strict.
     """
     parameters = tuple(parameters)
+    if not all(_is_simple(parameter) for parameter in parameters):
+        return _build_schema(parameters, tool, strict)
+    key = (strict, *(_shape(parameter) for parameter in parameters))
+    schema = _known.get(key)
+    if schema is None:
+        schema = _build_schema(parameters, tool, strict)
+        if len(_known) < _MOST_KNOWN:
+            _known[key] = schema
+    return schema
+
+
+def _is_simple(parameter: Parameter) -> bool:
+    kind, default = parameter.kind, parameter.default
+    if kind is kind.VAR_POSITIONAL or kind is kind.VAR_KEYWORD:
+        return False
+    # A float may be -0.0, which equals 0.0, or NaN, which does not equal itself.
+    return any(parameter.annotation is simple for simple in _SIMPLE) and (
+        default is EMPTY or default is None or type(default) in (str, int, bool)
+    )
+
+
+def _shape(parameter: Parameter) -> tuple[Any, ...]:
+    default = parameter.default
+    # 1 and True are equal: the type of a default is a part of it.
+    return parameter.name, parameter.kind, parameter.annotation, default.__class__, default
+
+
+def _build_schema(parameters: tuple[Parameter, ...], tool: str, strict: bool | None) -> ArgumentsSchema:
     try:
         adapter, json_schema = _build(parameters)
     except Exception as exc:

@@ -24,6 +24,7 @@ MEASURES = [module.name for module in pkgutil.iter_modules(measures.__path__) if
 LOOPS = set(MEASURES) - {"imports", "command_line"}  # these start processes, on no event loop
 DRIVERS = [module.name for module in pkgutil.iter_modules(peers.__path__)]
 OWN = [name for name in DRIVERS if name.startswith("own_")]
+CHECKED_ONCE = pytest.mark.oldest_python("`nox -s bench` runs the benchmarks on no other")
 
 
 class _Lines:
@@ -38,6 +39,7 @@ class _Lines:
         pass
 
 
+@CHECKED_ONCE
 @pytest.mark.parametrize(
     ("name", "backend"),
     [(name, backend) for name in MEASURES for backend in ("asyncio", "trio") if backend == "asyncio" or name in LOOPS],
@@ -54,6 +56,7 @@ def test_each_measure_runs_in_its_tiniest_size(name: str, backend: str) -> None:
     assert all(row["programs"] for row in report.rows)
 
 
+@CHECKED_ONCE
 @pytest.mark.parametrize("name", OWN)
 def test_each_own_contestant_does_every_row(name: str) -> None:
     with Contestant(name) as contestant, serving(3) as url:

@@ -61,7 +61,7 @@ def command(*arguments: str, backend: str) -> list[str]:
 
 def environment(**changes: str) -> dict[str, str]:
     """The environment of the program."""
-    result = {**os.environ, "TERM": "xterm", "PYTHONDONTWRITEBYTECODE": "1", **changes}
+    result = {**os.environ, "TERM": "xterm", **changes}
     result.pop("AGENTRUN_MODEL", None)
     result.update(changes)
     return result

@@ -14,6 +14,8 @@ from agentrun.testing import Call, Say, ScriptedModel, SweepReport, interrupt_ev
 
 from .planting import Edit, plant
 
+pytestmark = pytest.mark.oldest_python("a planted fault is a proof about the sweeps, not about the Python")
+
 SEEDS = range(4)
 """Schedules of trio's; in some of them the order is not that of asyncio."""
 

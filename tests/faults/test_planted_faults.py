@@ -25,6 +25,8 @@ from .thread_faults import FAULTS as THREAD_FAULTS
 from .thread_scenes import THREAD_SCENES
 from .tool_faults import FAULTS as TOOL_FAULTS
 
+pytestmark = pytest.mark.oldest_python("a planted fault is a proof about the sweeps, not about the Python")
+
 FAULTS = [
     *CORE_FAULTS,
     *HUB_FAULTS,

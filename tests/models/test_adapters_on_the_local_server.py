@@ -21,6 +21,7 @@ from agentrun.testing import assert_valid_history
 
 pytestmark = [
     pytest.mark.local_model,
+    pytest.mark.oldest_python("which requests the server of llama.cpp accepts, no Python has a say in"),
     pytest.mark.xdist_group("local model"),  # one server at a time: two would wait for each other's cores
     pytest.mark.skipif(
         not (importlib.util.find_spec("xllamacpp") and find_weights()),

@@ -39,6 +39,8 @@ pytestmark = [
     pytest.mark.skipif(bool(_missing), reason="the local model is not here: needs " + " and ".join(_missing)),
 ]
 
+OF_THE_SERVER = pytest.mark.oldest_python("what llama.cpp answers is the same on each Python")
+
 
 class Weather(BaseModel, extra="forbid"):
     city: str = Field(description="Name of the city.")
@@ -95,6 +97,7 @@ async def test_tokens_arrive_one_by_one_with_usage_at_the_end() -> None:
     assert end.usage.input_tokens > 10
 
 
+@OF_THE_SERVER
 async def test_the_same_request_gives_the_same_answer() -> None:
     first, other, again = [
         "".join(
@@ -105,6 +108,7 @@ async def test_the_same_request_gives_the_same_answer() -> None:
     assert first == again != other
 
 
+@OF_THE_SERVER
 async def test_a_forced_call_has_arguments_that_match_the_schema() -> None:
     request = ModelRequest(
         None, [UserMessage("Is it raining in Oslo?")], [WEATHER], ModelSettings(tool_choice="get_weather")
@@ -120,6 +124,7 @@ async def test_a_forced_call_has_arguments_that_match_the_schema() -> None:
     assert end.usage is not None
 
 
+@OF_THE_SERVER
 async def test_with_auto_it_calls_and_then_answers() -> None:
     model = LocalModel()
     items: list[Item] = [UserMessage("Is it raining in Oslo?")]
@@ -148,6 +153,7 @@ async def test_a_cancelled_stream_frees_its_slot_long_before_its_answer_would_en
     await wait_for_busy(model, 0)
 
 
+@OF_THE_SERVER
 async def test_twenty_requests_one_after_the_other_succeed() -> None:
     model = LocalModel()
     for number in range(20):
@@ -155,6 +161,7 @@ async def test_twenty_requests_one_after_the_other_succeed() -> None:
         assert isinstance(events[-1], ResponseEnded)
 
 
+@OF_THE_SERVER
 async def test_more_requests_than_slots_wait_their_turn() -> None:
     model = LocalModel()
     ended: list[ModelEvent] = []
@@ -168,6 +175,7 @@ async def test_more_requests_than_slots_wait_their_turn() -> None:
     assert [type(event) for event in ended] == [ResponseEnded] * 6
 
 
+@OF_THE_SERVER
 async def test_the_output_schema_is_kept_and_compact() -> None:
     request = ModelRequest(
         None, [UserMessage("Describe a city.")], output_schema=OutputSchema("city", City.model_json_schema())
@@ -178,6 +186,7 @@ async def test_the_output_schema_is_kept_and_compact() -> None:
     assert message.text == json.dumps(json.loads(message.text), ensure_ascii=False)
 
 
+@OF_THE_SERVER
 async def test_a_history_after_an_interrupt_is_accepted() -> None:
     items: list[Item] = [
         UserMessage("Is it raining in Oslo and Rome?"),
@@ -196,6 +205,7 @@ async def test_a_history_after_an_interrupt_is_accepted() -> None:
         assert isinstance((await ask(model, request))[-1], ResponseEnded)
 
 
+@OF_THE_SERVER
 @pytest.mark.parametrize("tools", ["emulate", "native"])
 async def test_a_history_that_ends_with_the_models_own_words_is_accepted(tools: Literal["emulate", "native"]) -> None:
     items: list[Item] = [
@@ -207,6 +217,7 @@ async def test_a_history_that_ends_with_the_models_own_words_is_accepted(tools: 
     assert isinstance(events[-1], ResponseEnded)
 
 
+@OF_THE_SERVER
 async def test_a_request_longer_than_the_context_is_refused_as_such() -> None:
     with pytest.raises(ModelError, match="exceeds the available context size") as caught:
         await ask(LocalModel(), say("word " * 4200))

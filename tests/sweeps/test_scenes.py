@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +38,6 @@ def test_every_law_holds_wherever_the_scene_is_interrupted_steered_or_cancelled(
         assert scene.laws <= playing.laws | ALWAYS_CHECKED
 
 
-@pytest.mark.skipif(
-    os.environ.get("AGENTRUN_TEST_BACKEND") == "trio", reason="it needs both; the other session does it"
-)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("scene", [s for s in SCENES.values() if len(s.backends) == 2], ids=lambda s: s.name)
 def test_undisturbed_the_scene_is_the_same_on_both_backends_whatever_the_schedule(scene: Scene, seed: int) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
+OF_PYTEST = pytest.mark.oldest_python("it is about pytest, which is the same on each Python")
+
 # A suite that uses nothing of the plugin, and names that come near to it.
 SUITE = """
 import asyncio
@@ -105,6 +107,7 @@ def suite(pytester: pytest.Pytester) -> pytest.Pytester:
     return pytester
 
 
+@OF_PYTEST
 @pytest.mark.parametrize("args", [("-v", "-rA"), ("--collect-only", "-q"), ("-W", "error"), ("--setup-plan",)], ids=str)
 def test_a_suite_that_does_not_use_it_prints_the_same_with_and_without_it(
     suite: pytest.Pytester, args: tuple[str, ...]
@@ -137,6 +140,7 @@ def test_loading_it_imports_itself_and_nothing_else(pytester: pytest.Pytester) -
     assert not {"anyio", "asyncio", "trio", "pydantic", "httpx"} & with_it
 
 
+@OF_PYTEST
 def test_its_fixtures_and_markers_are_these(pytester: pytest.Pytester) -> None:
     shown = {args: set(run(pytester, "-q", *args)) - set(run(pytester, "-q", "-p", "no:agentrun", *args)) for args in (
         ("--fixtures",), ("--markers",)

@@ -40,6 +40,7 @@ from agentrun.testing.programs import (
 )
 
 ROOT = Path(__file__).parents[2]
+PROOF = pytest.mark.oldest_python("it is about the fuzzer: what it reaches, how it shrinks and repeats itself")
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -88,6 +89,7 @@ BUSY = Program(
 )
 
 
+@PROOF
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_injections_in_a_busy_program_hit_every_rare_path_and_break_no_law(backend: Any) -> None:
     tally = Tally()
@@ -111,6 +113,7 @@ async def forget_the_cleanups(self: ToolRun, raised: BaseException | None) -> No
     self._cleanups.clear()
 
 
+@PROOF
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_program_that_breaks_a_law_shrinks_to_a_few_lines_that_can_be_pasted(
     backend: Any, monkeypatch: pytest.MonkeyPatch
@@ -130,6 +133,7 @@ def test_a_program_that_breaks_a_law_shrinks_to_a_few_lines_that_can_be_pasted(
     assert broken_laws(run_program(program, backend)) == []
 
 
+@PROOF
 def test_the_same_seed_gives_the_same_report_in_each_process() -> None:
     reports = [
         subprocess.run(

@@ -403,3 +403,14 @@ def test_what_the_schema_forbids_is_refused_unless_it_can_be_converted(
     types: dict[str, Any] = {"i": int, "b": bool, "f": float, "maybe": (int, type(None)), "low": int}
     types |= {"items": list, "table": dict, "choice": (int, str, list), "place": Place}
     assert isinstance(bound[key], types[key]), (key, bound[key])
+
+
+def test_tools_of_the_same_parameters_have_schemas_of_their_own_and_1_is_not_true() -> None:
+    def number(count: int = 1) -> None: ...
+
+    def truth(count: int = True) -> None: ...
+
+    assert tool(number).parameters["properties"]["count"]["default"] is not True
+    assert tool(truth).parameters["properties"]["count"]["default"] is True
+    tool(number).parameters["properties"].clear()
+    assert tool(number).parameters["properties"]["count"]["type"] == "integer"

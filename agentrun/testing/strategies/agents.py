@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -32,6 +33,11 @@ def guards(*, tidy: bool = False) -> SearchStrategy[GuardPlan]:
     Args:
         tidy: Only such that answer.
     """
+    return _guards(tidy)
+
+
+@functools.cache
+def _guards(tidy: bool) -> SearchStrategy[GuardPlan]:
     verdicts = ["pass"] * 9 + (["trip"] if tidy else ["trip", "raise", "nonsense"])
     return st.builds(
         GuardPlan,
@@ -44,6 +50,17 @@ def guards(*, tidy: bool = False) -> SearchStrategy[GuardPlan]:
     )
 
 
+@functools.lru_cache(256)
+def _parts(calls: tuple[str, ...]) -> SearchStrategy[StreamPart]:
+    speech: SearchStrategy[StreamPart] = st.builds(
+        Say, st.just("words"), st.sampled_from([1, 2, 4]), st.sampled_from([0.0, 0.1])
+    ) | st.builds(Wait, seconds())
+    if not calls:
+        return speech
+    usual: SearchStrategy[StreamPart] = st.builds(Call, st.sampled_from(calls), st.just({"input": "x"}))
+    return usual | usual | speech
+
+
 @st.composite
 def turns(draw: st.DrawFn, calls: Sequence[str] = (), *, tidy: bool = False) -> list[StreamPart]:
     """What a model says in one call.
@@ -53,13 +70,7 @@ def turns(draw: st.DrawFn, calls: Sequence[str] = (), *, tidy: bool = False) -> 
         calls: Names of the tools that it may call.
         tidy: Only what a model should say: it does not fail, hang, or call tools that are not there.
     """
-    speech: SearchStrategy[StreamPart] = st.builds(
-        Say, st.just("words"), st.sampled_from([1, 2, 4]), st.sampled_from([0.0, 0.1])
-    ) | st.builds(Wait, seconds())
-    part = speech
-    if calls:
-        usual: SearchStrategy[StreamPart] = st.builds(Call, st.sampled_from(list(calls)), st.just({"input": "x"}))
-        part = usual | usual | speech
+    part = _parts(tuple(calls))
     parts: list[StreamPart] = []
     if calls and draw(st.sampled_from([False, True, True])):
         parts += [Call(name, {"input": "x"}) for name in calls]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
@@ -33,9 +34,17 @@ __all__ = ["cleanups", "seconds", "some", "steps", "thread_steps", "tools"]
 
 _T = TypeVar("_T")
 
+# Composite strategies ask for these in each draw. Made anew, they would be validated anew, too, which takes longer than
+# drawing from them; so each is made once. (The public functions are no caches themselves: types would be lost.)
+
 
 def seconds() -> SearchStrategy[float]:
     """Durations: few different ones, so that things happen in the same moment often."""
+    return _seconds()
+
+
+@functools.cache
+def _seconds() -> SearchStrategy[float]:
     return st.sampled_from([0.0, 0.1, 0.25, 1.0, 3.0])
 
 
@@ -59,10 +68,16 @@ def cleanups(*, tidy: bool = False) -> SearchStrategy[Cleanup | None]:
     Args:
         tidy: Only such that do not raise.
     """
+    return _cleanups(tidy)
+
+
+@functools.cache
+def _cleanups(tidy: bool) -> SearchStrategy[Cleanup | None]:
     raises = st.just(False) if tidy else _rarely()
     return st.none() | st.builds(Cleanup, seconds(), shielded=_rarely(), raises=raises)
 
 
+@functools.cache
 def _rarely() -> SearchStrategy[bool]:
     return st.sampled_from([False, False, False, True])
 
@@ -75,6 +90,11 @@ def steps(*, native: bool = True, tidy: bool = False, requests: bool = True) -> 
         tidy: Only such that do not misbehave: no swallowed cancellations, no errors in cleanup, no foreign ones.
         requests: Also such that do something to the run.
     """
+    return _steps(native, tidy, requests)
+
+
+@functools.cache
+def _steps(native: bool, tidy: bool, requests: bool) -> SearchStrategy[Step]:
     choices: list[SearchStrategy[Any]] = [
         st.builds(Sleep, seconds()),
         st.builds(Shielded, seconds()),
@@ -116,6 +136,11 @@ def thread_steps(*, tidy: bool = False, requests: bool = True) -> SearchStrategy
             all of its steps.
         requests: Also such that do something to the run.
     """
+    return _thread_steps(tidy, requests)
+
+
+@functools.cache
+def _thread_steps(tidy: bool, requests: bool) -> SearchStrategy[ThreadStep]:
     choices: list[SearchStrategy[Any]] = [
         st.builds(Look, st.sampled_from([0.1, 0.25]), st.integers(1, 10)),
         st.builds(Sleep, st.sampled_from([0.0, 0.1, 0.25]) if tidy else seconds()),

@@ -57,10 +57,13 @@ class LeakWatch:
         hook = sys.unraisablehook
         sys.unraisablehook = self._note_unraisable
         stack.callback(setattr, sys, "unraisablehook", hook)
-        gc.collect()
         if gc.get_freeze_count() < _OWN_FROZEN:
+            # Garbage of earlier is not taken for what a trial has left: it is frozen, too. Collecting it first would
+            # take more time, in a test process with its many objects, than many a sweep.
             gc.freeze()
             stack.callback(gc.unfreeze)
+        else:
+            gc.collect()
         if gc.isenabled():
             gc.disable()
             stack.callback(gc.enable)
