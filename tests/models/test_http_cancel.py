@@ -207,7 +207,7 @@ async def test_models_that_share_a_client_share_its_limit(server: Server, make_m
 async def test_a_pool_of_the_users_that_is_too_small_is_named(api: str, server: Server, make_model: MakeModel) -> None:
     server.reply(DELTA[api], Hang())
     async with httpx.AsyncClient(limits=httpx.Limits(max_connections=1)) as client:
-        model = make_model(client=client, connect_timeout=0.05, max_retries=0)
+        model = make_model(client=client, connect_timeout=0.5, max_retries=0)
         async with model.stream(REQUEST):
             with pytest.raises(ModelError, match="max_connections"):
                 await collect(model)
