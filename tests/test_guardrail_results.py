@@ -28,6 +28,8 @@ from agentrun.core.results import GuardrailResult
 from agentrun.events import Event, GuardrailEnded, ModelCallEnded
 from agentrun.testing import Hang, Say, ScriptedModel
 
+pytestmark = pytest.mark.agentrun_virtual_time  # a busy machine must not make a grace expire
+
 
 async def passes(value: Any) -> None: ...
 

@@ -25,6 +25,8 @@ from agentrun import (
 )
 from agentrun.testing import Call, Fail, Hang, Say, ScriptedModel
 
+pytestmark = pytest.mark.agentrun_virtual_time  # a busy machine must not make a grace expire
+
 
 class Broken(Exception):
     pass

@@ -17,6 +17,8 @@ from agentrun.errors import LimitExceeded, TimeLimitExceeded, TokenLimitExceeded
 from agentrun.events import Event
 from agentrun.testing import Call, Hang, Say, ScriptedModel
 
+pytestmark = pytest.mark.agentrun_virtual_time  # a busy machine must not make a grace expire
+
 
 async def work() -> str:
     return "worked"

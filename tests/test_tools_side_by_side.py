@@ -14,6 +14,8 @@ from agentrun.events import ApprovalRequested, Event, ToolEnded, ToolStarted
 from agentrun.runtime.tool_run import ToolRun
 from agentrun.testing import Call, Say, ScriptedModel
 
+pytestmark = pytest.mark.agentrun_virtual_time  # a busy machine must not make a grace expire
+
 
 class Bench:
     """A tool whose calls wait until they are released."""

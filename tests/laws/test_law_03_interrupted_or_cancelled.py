@@ -21,6 +21,8 @@ from agentrun.testing import Call, Hang, Say, ScriptedModel, Wait
 from .scenes import Ledger, Scene, at_every_point, on_asyncio, stop_scoped
 from .support import check_ended, checkpoints
 
+pytestmark = pytest.mark.agentrun_virtual_time  # a busy machine must not make a grace expire
+
 
 def hanging() -> tuple[Agent[Any, str], ScriptedModel, Ledger, anyio.Event]:
     """An agent whose tool hangs, with cleanup."""

@@ -34,6 +34,8 @@ from agentrun.testing import Call, Say, ScriptedModel, assert_valid_history
 
 from .support import check_ended, checkpoints, structural, watch
 
+pytestmark = pytest.mark.agentrun_virtual_time  # a busy machine must not make a grace expire
+
 DELIVERIES: tuple[Delivery, ...] = ("next", "now", "idle")
 
 

@@ -19,6 +19,8 @@ from agentrun.testing import Call, Hang, Say, ScriptedModel
 
 from .support import check_ended, checkpoints, collect
 
+pytestmark = pytest.mark.agentrun_virtual_time  # a busy machine must not make a grace expire
+
 
 class Diary(RunHooks):
     """Notes who ends when."""

@@ -22,6 +22,8 @@ from .support import check_ended, watch
 
 GRACE = RunConfig(cleanup_grace=0.2)
 
+pytestmark = pytest.mark.agentrun_virtual_time  # a busy machine must not make a grace expire
+
 
 def outputs(items: Any) -> dict[str, ToolOutput]:
     return {item.call_id: item for item in items if isinstance(item, ToolOutput)}

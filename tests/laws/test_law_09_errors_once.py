@@ -16,6 +16,8 @@ from agentrun.testing import Call, Fail, Hang, Say, ScriptedModel
 
 from .support import check_ended, checkpoints, watch
 
+pytestmark = pytest.mark.agentrun_virtual_time  # a busy machine must not make a grace expire
+
 
 class Broken(Exception):
     pass

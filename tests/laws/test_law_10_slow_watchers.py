@@ -15,6 +15,8 @@ from agentrun.testing import Call, Fail, Hang, Say, ScriptedModel
 
 from .support import check_ended, check_events, checkpoints, structural
 
+pytestmark = pytest.mark.agentrun_virtual_time  # a busy machine must not make a grace expire
+
 LONG = "x" * 500
 
 
