@@ -53,14 +53,24 @@ class Backend:
         self.cancelled: type[BaseException] = cancelled
         self.scope: type[anyio.CancelScope] = type(anyio.CancelScope())
         self.event: type[anyio.Event] = type(anyio.Event())
-        self.wake_up: Callable[[], WakeUp] = self.event
+        self.wake_up: Callable[[], WakeUp]
         self.task_group: type[TaskGroup] = type(anyio.create_task_group())
-        self.time: Callable[[], float] = anyio.current_time
-        self.clock: Callable[[], Callable[[], float]] = lambda: anyio.current_time
-        self.checkpoint: Callable[[], Awaitable[object]] = anyio.lowlevel.checkpoint
-        self.current_task: Callable[[], Any] = _no_task
+        self.time: Callable[[], float]
+        self.clock: Callable[[], Callable[[], float]]
+        self.checkpoint: Callable[[], Awaitable[object]]
+        self.current_task: Callable[[], Any]
         if cancelled.__module__.startswith("asyncio"):
             self._use_asyncio()
+        else:
+            self._use_trio()
+
+    def _use_trio(self) -> None:
+        trio: Any = sys.modules["trio"]
+        self.wake_up = trio.Event
+        self.time = trio.current_time
+        self.clock = lambda: trio.current_time
+        self.checkpoint = trio.lowlevel.checkpoint
+        self.current_task = _no_task
 
     def _use_asyncio(self) -> None:
         loaded: Any = sys.modules["asyncio"]
@@ -82,8 +92,8 @@ class Backend:
             def wait(self) -> Awaitable[object]:
                 return self._future
 
-        self.wake_up = FutureWakeUp
         sleep: Callable[[float], Awaitable[object]] = loaded.sleep
+        self.wake_up = FutureWakeUp
         self.time = lambda: running_loop().time()
         self.clock = lambda: running_loop().time
         self.checkpoint = lambda: sleep(0)
