@@ -12,14 +12,13 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-import hypothesis  # noqa: F401 - else its pytest plugin imports it at the end, where its warnings are errors
 import pytest
 
-from tests.mutants.asking import Answer, ask, in_a_process
-from tests.mutants.making import Mutant, make_mutants, unified_diff
-from tests.mutants.planting import Overlay
-from tests.mutants.reached import Reach, load, record
-from tests.mutants.verdicts import Explanations, Judged, Verdicts, table
+from .asking import Answer, ask, in_a_process
+from .making import Mutant, make_mutants, unified_diff
+from .planting import Overlay
+from .reached import Reach, load, record
+from .verdicts import Explanations, Judged, Verdicts, table
 
 TESTS = [
     "tests/core",
@@ -43,7 +42,9 @@ def main() -> int:
         os.environ["AGENTRUN_TEST_BACKEND"] = given.backend
     session = _Session(given)
     tests: list[str] = given.tests or TESTS
-    code = pytest.main([*tests, "-q", "-s", "-p", "no:cacheprovider", "--no-header", "--no-summary"], [session])
+    # Hypothesis needs no plugin, and its plugin imports it at the end, where its warnings are errors.
+    options = ["-q", "-s", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--no-header", "--no-summary"]
+    code = pytest.main([*tests, *options], [session])
     return session.code if code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) else int(code)
 
 
@@ -130,7 +131,8 @@ class _Session:
         reaching.sort(key=lambda pair: (-self._noticed[mutant.module, pair[0].nodeid], pair[1].seconds))
         if self._given.processes or not reaching:
             reaching += sorted(processes, key=lambda pair: pair[1].seconds)
-        total, some = 0.0, []
+        some: list[tuple[pytest.Item, Reach]] = []
+        total = 0.0
         for item, reach in reaching:
             total += reach.seconds
             if total > self._given.seconds and some:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.making import Mutant
-from tests.mutants.planting import Overlay, plant
-from tests.mutants.reached import Reach
-from tests.mutants.running import run_test, set_clock
+from .making import Mutant
+from .planting import Overlay, plant
+from .reached import Reach
+from .running import run_test, set_clock
 
 __all__ = ["Answer", "ask", "in_a_process"]
 

@@ -124,8 +124,8 @@ def _changed_lines(original: str, source: str) -> tuple[int, str, str]:
     bottom = 0
     while bottom < min(len(old), len(new)) - top and old[-1 - bottom] == new[-1 - bottom]:
         bottom += 1
-    before, after = (lines[top : len(lines) - bottom] for lines in (old, new))
-    return top + 1, *("\n".join(line.strip() for line in lines) for lines in (before, after))
+    before, after = ("\n".join(line.strip() for line in lines[top : len(lines) - bottom]) for lines in (old, new))
+    return top + 1, before, after
 
 
 def unified_diff(mutant: Mutant) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FunctionType
 
-from tests.mutants.making import Mutant
+from .making import Mutant
 
 __all__ = ["Overlay", "plant"]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import coverage
 import pytest
 
-from tests.mutants.running import file_of, run_test, set_clock
+from .running import file_of, run_test, set_clock
 
 __all__ = ["Reach", "load", "record"]
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.mutants.making import Mutant
+from .making import Mutant
 
 __all__ = ["equivalent"]
 

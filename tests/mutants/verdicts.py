@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.mutants.asking import Answer
-from tests.mutants.making import Mutant
-from tests.mutants.rules import equivalent
+from .asking import Answer
+from .making import Mutant
+from .rules import equivalent
 
 __all__ = ["Explanations", "Verdicts", "table"]
 
