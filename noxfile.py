@@ -93,6 +93,13 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session(python=_oldest_python())
+def mutants(session: nox.Session) -> None:
+    """Ask the tests about mutants of the runtime: ``nox -s mutants -- --module agentrun/runtime/hub.py``."""
+    _install(session, "test", "mutants")
+    session.run("python", "-m", "tests.mutants", *session.posargs)
+
+
+@nox.session(python=_oldest_python())
 def coverage(session: nox.Session) -> None:
     """What the tests do not reach."""
     _install(session, "test", "local", weights=True)
