@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from .asking import Answer, ask, in_a_process
+from .asking import Answer, ask
 from .making import Mutant, make_mutants, unified_diff
 from .planting import Overlay
-from .reached import Reach, load, record
+from .reached import Reach, record
 from .verdicts import Explanations, Judged, Verdicts, table
 
 TESTS = [
@@ -96,10 +96,7 @@ class _Session:
         left = [mutant for mutant in mutants if not self._is_answered(mutant)]
         if not left:
             return
-        store: Path = given.directory / f"reached-{given.backend or 'both'}.json"
-        if any(item.nodeid not in load(store, items) for item in items):
-            in_a_process("recording", lambda: record(store, items, Path("agentrun")))
-        reached = load(store, items)
+        reached = record(given.directory / "reached.jsonl", items)
         known = [(item, reached[item.nodeid]) for item in items if reached[item.nodeid].passed]
         gc.collect()
         gc.freeze()  # what was collected stays as it is in all the forks

@@ -5,21 +5,23 @@ A record is good as long as the package and the test's file are as they were; wh
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 import coverage
 import pytest
 
+from .forks import Fork
 from .running import file_of, run_test, set_clock
 
-__all__ = ["Reach", "load", "record"]
+__all__ = ["Reach", "record"]
 
 
 @dataclass(slots=True)
@@ -43,6 +45,9 @@ class Reach:
     lines: dict[str, list[int]]
 
 
+_PATIENCE: Final = 45.0
+"""Seconds after which a test has hung."""
+
 _started_process = False
 
 
@@ -61,55 +66,72 @@ def load(path: Path, items: Iterable[pytest.Item]) -> dict[str, Reach]:
     """What is known of these tests, and is not out of date."""
     if not path.exists():
         return {}
-    stored = json.loads(path.read_text())
-    if stored["package"] != hash_of(Path("agentrun").rglob("*.py")):
+    first, *lines = path.read_text().splitlines()
+    if json.loads(first) != hash_of(Path("agentrun").rglob("*.py")):
         return {}
     hashes = {name: hash_of([Path(name)]) for name in {file_of(item) for item in items}}
-    known = {item.nodeid: hashes[file_of(item)] for item in items}
-    return {name: Reach(**reach) for name, reach in stored["tests"].items() if known.get(name) == reach["file"]}
+    wanted = {item.nodeid: hashes[file_of(item)] for item in items}
+    stored = [json.loads(line) for line in lines]
+    return {name: Reach(**reach) for name, reach in stored if wanted.get(name) == reach["file"]}
 
 
-def record(path: Path, items: list[pytest.Item], modules: Path) -> None:
-    """Run tests and store what they reach, with what is known of others.
+def record(path: Path, items: list[pytest.Item]) -> dict[str, Reach]:
+    """Run the tests of which nothing is known, write down what they reach, and return that of all.
 
-    It runs in virtual time what can, and once more in real time what fails there.
+    They run in virtual time if they can, else in real time. One that hangs there is ended and tried in real time.
     """
     known = load(path, items)
-    sys.addaudithook(_watch)
-    measured = coverage.Coverage(data_file=None, include=[f"{modules}/*"], config_file=False)
-    with_clock = {item.nodeid: set_clock(item, virtual=True) for item in items}
-    measured.start()
-    for number, item in enumerate(items):
-        if item.nodeid in known:
-            continue
-        measured.switch_context(item.nodeid)
-        known[item.nodeid] = reach = _run(item, virtual=with_clock[item.nodeid])
-        if not reach.passed and reach.virtual:
-            known[item.nodeid] = reach = _run(item, virtual=False)
+    if not known:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(hash_of(Path("agentrun").rglob("*.py"))) + "\n")
+    hung: set[str] = set()
+    while left := [item for item in items if item.nodeid not in known]:
+        print(f"recording what {len(left)} tests reach", file=sys.stderr)
+        begun = -1
+        with Fork(functools.partial(_record, path, left, frozenset(hung))) as fork:
+            while said := fork.hear(_PATIENCE):
+                begun += 1
+        if said is None:
+            item = left[begun]
+            if item.nodeid in hung or not set_clock(item, virtual=False):
+                _write(path, item, Reach(hash_of([Path(file_of(item))]), _PATIENCE, False, False, False, {}))
+            hung.add(item.nodeid)
+        before, known = len(known), load(path, items)
+        if said is not None and len(known) == before:
+            raise RuntimeError("recording came to no end")
+    for name, reach in known.items():
         if not reach.passed:
-            print(f"left out, since it fails while lines are recorded: {item.nodeid}", file=sys.stderr)
-        if number % 250 == 249:
-            print(f"recorded {number + 1} of {len(items)} tests", file=sys.stderr)
-    measured.stop()
-    data = measured.get_data()
-    for file in data.measured_files():
-        lines: defaultdict[str, list[int]] = defaultdict(list)
-        for line, names in data.contexts_by_lineno(file).items():
-            for name in names:
-                lines[name].append(line)
-        for name, numbers in lines.items():
-            if name in known:
-                known[name].lines[str(Path(file).relative_to(Path.cwd()))] = sorted(numbers)
-    tests = {name: asdict(reach) for name, reach in known.items()}
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"package": hash_of(Path("agentrun").rglob("*.py")), "tests": tests}))
+            print(f"left out, since it fails while lines are recorded: {name}", file=sys.stderr)
+    return known
+
+
+def _record(path: Path, items: list[pytest.Item], hung: frozenset[str], say: Callable[[bytes], object]) -> None:
+    sys.addaudithook(_watch)
+    for item in items:
+        say(b".")
+        virtual = set_clock(item, virtual=True) and item.nodeid not in hung
+        reach = _run(item, virtual=virtual)
+        if virtual and not reach.passed:
+            reach = _run(item, virtual=False)
+        _write(path, item, reach)
 
 
 def _run(item: pytest.Item, *, virtual: bool) -> Reach:
     global _started_process
     _started_process = False
     set_clock(item, virtual=virtual)
+    measured = coverage.Coverage(data_file=None, include=[str(Path("agentrun").resolve() / "*")], config_file=False)
+    measured.set_option("run:disable_warnings", ["no-data-collected"])  # here a warning is an error
+    measured.start()
     began = time.perf_counter()
     passed = run_test(item)
     seconds = time.perf_counter() - began
-    return Reach(hash_of([Path(file_of(item))]), round(seconds, 3), virtual, passed, _started_process, {})
+    measured.stop()
+    data = measured.get_data()
+    lines = {str(Path(file).relative_to(Path.cwd())): sorted(data.lines(file) or ()) for file in data.measured_files()}
+    return Reach(hash_of([Path(file_of(item))]), round(seconds, 3), virtual, passed, _started_process, lines)
+
+
+def _write(path: Path, item: pytest.Item, reach: Reach) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps([item.nodeid, asdict(reach)]) + "\n")
