@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
 import sys
+import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -221,6 +224,31 @@ def test_open_run_outside_an_event_loop_says_where_to_go() -> None:
 async def test_run_sync_inside_an_event_loop_says_where_to_go() -> None:
     with pytest.raises(UserError, match=r"run_sync\(\) was called inside a running event loop; use `await"):
         run_sync(agent(), "hi")
+
+
+def test_a_run_that_the_main_script_starts_again_in_the_process_of_a_tool_is_refused(
+    tmp_path: Path, anyio_backend_name: str
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(f"""
+            from agentrun import Agent, run_sync, tool
+            from agentrun.testing import Call, Say, ScriptedModel
+
+            @tool(isolation="process")
+            def double(n: int) -> int:
+                return 2 * n
+
+            model = ScriptedModel([Call("double", {{"n": 21}}), Say("done")])
+            result = run_sync(Agent("a", tools=[double], model=model), "go", backend={anyio_backend_name!r})
+            print(result.items[1].output)
+        """)
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == (
+        "Error: UserError: a run was started while a tool's process imports the main script; start runs under "
+        "`if __name__ == '__main__':`, so that the process of a tool does not start them again"
+    ), done.stderr
 
 
 def test_run_sync_on_an_unknown_event_loop_is_refused() -> None:

@@ -120,10 +120,8 @@ class _Session:
 
     def _tests_for(self, mutant: Mutant, known: list[tuple[pytest.Item, Reach]]) -> list[tuple[pytest.Item, Reach]]:
         """Those that have noticed most of the module's mutants so far, then the quickest, as long as there is time."""
-        reaching = [(item, reach) for item, reach in known if mutant.line in reach.lines.get(mutant.module, ())]
-        if not reaching:  # a line that is on no line of its own, such as the second of a call
-            lines = range(mutant.first, mutant.last + 1)
-            reaching = [pair for pair in known if not set(lines).isdisjoint(pair[1].lines.get(mutant.module, ()))]
+        lines = set(mutant.statement)
+        reaching = [pair for pair in known if not lines.isdisjoint(pair[1].lines.get(mutant.module, ()))]
         processes = [pair for pair in known if pair[1].processes and pair not in reaching]
         reaching.sort(key=lambda pair: (-self._noticed[mutant.module, pair[0].nodeid], pair[1].seconds))
         if self._given.processes or not reaching:

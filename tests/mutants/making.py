@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import difflib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -32,6 +33,8 @@ class Mutant:
         first: The first line of the function, its decorators included.
         last: Its last line.
         line: The first line that is changed.
+        statement: The lines of the statement that it is in, or of its head if there are others in it. Those of a
+            function if it is the head of one: that is run when the function is called, if it is a default.
         before: The changed lines as they are, without what they have in common in front.
         after: The same lines as they would be.
         source: The whole file as it would be.
@@ -43,6 +46,7 @@ class Mutant:
     first: int
     last: int
     line: int
+    statement: range
     before: str
     after: str
     source: str
@@ -72,6 +76,7 @@ def make_mutants(path: str) -> list[Mutant]:
     places = {id(function): (name, outer) for name, function, outer in _functions(module)}
     times: dict[str, int] = {}
     made: list[Mutant] = []
+    statements = list(_statements(ast.parse(original)))
     for mutation in visitor.mutations:
         function = mutation.contained_by_top_level_function
         if not isinstance(function, libcst.FunctionDef):
@@ -90,7 +95,8 @@ def make_mutants(path: str) -> list[Mutant]:
         key = f"{path}:{name}:{hashlib.sha256(f'{text}|{line - first}|{before}|{after}'.encode()).hexdigest()[:16]}"
         times[key] = times.get(key, 0) + 1  # two changes may look alike: `f(a, a)` without the one or the other
         key += f":{times[key]}"
-        made.append(Mutant(path, name, first, last, line, before, after, source, key))
+        statement = min((lines for lines in statements if line in lines), key=len, default=range(first, last + 1))
+        made.append(Mutant(path, name, first, last, line, statement, before, after, source, key))
     return sorted(made, key=lambda mutant: mutant.line)
 
 
@@ -107,6 +113,17 @@ def _functions(module: libcst.Module) -> list[tuple[str, libcst.FunctionDef, lib
 
 def _with(block: libcst.Module | libcst.BaseSuite, old: libcst.CSTNode, new: libcst.CSTNode) -> libcst.CSTNode:
     return block.with_changes(body=[new if child is old else child for child in block.body])
+
+
+def _statements(tree: ast.Module) -> Iterator[range]:
+    for node in ast.walk(tree):
+        inside: list[ast.stmt | ast.match_case] = getattr(node, "body", None) or getattr(node, "cases", [])
+        if isinstance(node, ast.stmt) and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            first = inside[0] if inside else None
+            start = first.pattern.lineno if isinstance(first, ast.match_case) else first.lineno if first else None
+            yield range(node.lineno, max(node.lineno + 1, start) if start else (node.end_lineno or node.lineno) + 1)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield range(node.lineno, (node.end_lineno or node.lineno) + 1)
 
 
 def _is_python(source: str) -> bool:
