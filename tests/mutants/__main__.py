@@ -16,7 +16,7 @@ import pytest
 
 from .asking import Answer, ask
 from .making import Mutant, make_mutants, unified_diff
-from .planting import Overlay
+from .planting import Overlay, functions_of
 from .reached import Reach, record
 from .verdicts import Explanations, Judged, Verdicts, table
 
@@ -98,6 +98,8 @@ class _Session:
             return
         reached = record(given.directory / "reached.jsonl", items)
         known = [(item, reached[item.nodeid]) for item in items if reached[item.nodeid].passed]
+        for module in {mutant.module for mutant in left}:
+            functions_of(str(Path(module).resolve()))
         gc.collect()
         gc.freeze()  # what was collected stays as it is in all the forks
         for module in dict.fromkeys(mutant.module for mutant in left):

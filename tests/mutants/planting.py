@@ -9,15 +9,17 @@ from __future__ import annotations
 import __future__
 
 import ast
+import functools
 import gc
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FunctionType
 
 from .making import Mutant
 
-__all__ = ["Overlay", "plant"]
+__all__ = ["Overlay", "functions_of", "plant"]
 
 
 def plant(mutant: Mutant) -> None:
@@ -29,14 +31,7 @@ def plant(mutant: Mutant) -> None:
     path = str(Path(mutant.module).resolve())
     tree = ast.parse(mutant.source)
     code = _find_code(compile(tree, path, "exec", __future__.annotations.compiler_flag), mutant)
-    # Wherever a decorator has put it: a function is known by the place of its code.
-    targets = [
-        thing
-        for thing in gc.get_objects()
-        if type(thing) is FunctionType
-        and thing.__code__.co_filename == path
-        and (thing.__code__.co_qualname, thing.__code__.co_firstlineno) == (mutant.function, mutant.first)
-    ]
+    targets = functions_of(path).get((mutant.function, mutant.first))
     if not targets:
         raise LookupError(f"{mutant.module} has not made {mutant.function}")
     for function in targets:
@@ -46,6 +41,19 @@ def plant(mutant: Mutant) -> None:
             code = _with_class_cell(tree, path, mutant)
         function.__code__ = code
         _set_defaults(function, tree, mutant)
+
+
+@functools.cache
+def functions_of(path: str) -> dict[tuple[str, int], list[FunctionType]]:
+    """The functions that a file has made, wherever decorators have put them, by name and first line.
+
+    To be called before the garbage collector is told to leave alone what there is: it does not show that any more.
+    """
+    found: defaultdict[tuple[str, int], list[FunctionType]] = defaultdict(list)
+    for thing in gc.get_objects():
+        if type(thing) is FunctionType and thing.__code__.co_filename == path:
+            found[thing.__code__.co_qualname, thing.__code__.co_firstlineno].append(thing)
+    return found
 
 
 def _find_code(module: CodeType, mutant: Mutant) -> CodeType:
