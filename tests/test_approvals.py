@@ -443,10 +443,18 @@ async def test_resuming_approvals_with_new_input_or_a_session_is_refused_by_name
     till = Till()
     left = await ended_for_approval(till, json=False)
     agent = Agent("a", tools=[till.pay(needs_approval=True)], model=ScriptedModel([]))
-    with pytest.raises(UserError, match="leave input out, and inject it"):
+    with pytest.raises(UserError) as with_input:
         open_run(agent, "more", resume_from=left)
-    with pytest.raises(UserError, match="resume without the session"):
+    assert str(with_input.value) == (
+        "resume_from has tool calls that wait for approval, so input must wait until they are decided: "
+        "leave input out, and inject it"
+    )
+    with pytest.raises(UserError) as with_session:
         open_run(agent, resume_from=left, session=MemorySession())
+    assert str(with_session.value) == (
+        "resume_from has tool calls that wait for approval, and a session stores them as cancelled; "
+        "resume without the session, or without the approvals"
+    )
 
 
 async def test_the_configuration_decides_whether_the_run_waits_or_ends() -> None:

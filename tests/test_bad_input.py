@@ -162,7 +162,7 @@ SNAPSHOT = RunSnapshot("r", "completed", "a", (UserMessage("hi"), AssistantMessa
     [
         ({"agent": "a"}, "agent must be an Agent, not str"),
         ({"agent": None}, "agent must be an Agent"),
-        ({"input": None}, "input is missing"),
+        ({"input": None}, r"^input is missing: pass text, or items, or resume_from=\.\.\.$"),
         ({"input": ""}, "input is empty"),
         ({"input": " \n"}, "input is empty"),
         ({"input": []}, "input is empty"),
@@ -217,12 +217,14 @@ async def test_a_missing_key_is_named_before_anything_is_sent(
 
 
 def test_open_run_outside_an_event_loop_says_where_to_go() -> None:
-    with pytest.raises(UserError, match="running event loop.*run_sync"):
+    says = r"^open_run\(\) needs a running event loop; in a script, call agentrun\.run_sync\(\.\.\.\)$"
+    with pytest.raises(UserError, match=says):
         open_run(agent(), "hi")
 
 
 async def test_run_sync_inside_an_event_loop_says_where_to_go() -> None:
-    with pytest.raises(UserError, match=r"run_sync\(\) was called inside a running event loop; use `await"):
+    says = r"^run_sync\(\) was called inside a running event loop; use `await agentrun\.run\(\.\.\.\)` there$"
+    with pytest.raises(UserError, match=says):
         run_sync(agent(), "hi")
 
 
@@ -286,7 +288,8 @@ async def test_a_run_can_be_entered_only_once() -> None:
     opening = open_run(agent(), "hi")
     async with opening as live:
         await live.wait()
-    with pytest.raises(UserError, match="only once"):
+    says = r"^an open_run\(\.\.\.\) can be entered only once; call open_run again for another run$"
+    with pytest.raises(UserError, match=says):
         async with opening:
             pass
 

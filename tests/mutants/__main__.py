@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import os
 import re
 import subprocess
@@ -99,6 +100,7 @@ class _Session:
         reached = record(given.directory / "reached.jsonl", items)
         known = [(item, reached[item.nodeid]) for item in items if reached[item.nodeid].passed]
         for module in {mutant.module for mutant in left}:
+            importlib.import_module(module.removesuffix(".py").replace("/", "."))  # some are imported when needed
             functions_of(str(Path(module).resolve()))
         gc.collect()
         gc.freeze()  # what was collected stays as it is in all the forks
@@ -114,25 +116,36 @@ class _Session:
                     _progress(mutant, answer, number, len(some))
 
     def _is_answered(self, mutant: Mutant) -> bool:
-        """A survivor is asked again if there is more time for it than it had, and it is not told why it survives."""
+        """A survivor is asked again: there may be new tests, or more time for it than it had."""
         if not self._given.explained and self._explanations.why(mutant) is not None:
             return True
         answer = self._verdicts.get(mutant)
         return answer is not None and answer.verdict != "survived"
 
     def _tests_for(self, mutant: Mutant, known: list[tuple[pytest.Item, Reach]]) -> list[tuple[pytest.Item, Reach]]:
-        """Those that have noticed most of the module's mutants so far, then the quickest, as long as there is time."""
+        """Those that have noticed most of the module's mutants so far, then the most telling, while there is time.
+
+        Telling is a test that is quick and reaches lines of the function that few others reach.
+        """
         lines = set(mutant.statement)
         reaching = [pair for pair in known if not lines.isdisjoint(pair[1].lines.get(mutant.module, ()))]
-        processes = [pair for pair in known if pair[1].processes and pair not in reaching]
-        reaching.sort(key=lambda pair: (-self._noticed[mutant.module, pair[0].nodeid], pair[1].seconds))
+        reached_by = Counter(line for _, reach in reaching for line in reach.lines[mutant.module])
+
+        def telling(pair: tuple[pytest.Item, Reach]) -> tuple[int, float]:
+            item, reach = pair
+            inside = (line for line in reach.lines[mutant.module] if mutant.first <= line <= mutant.last)
+            rarity = sum(1 / reached_by[line] for line in inside)
+            return self._noticed[mutant.module, item.nodeid], rarity / (reach.seconds + 0.01)
+
+        reaching.sort(key=telling, reverse=True)
         if self._given.processes or not reaching:
+            processes = [pair for pair in known if pair[1].processes and pair not in reaching]
             reaching += sorted(processes, key=lambda pair: pair[1].seconds)
         some: list[tuple[pytest.Item, Reach]] = []
-        total = 0.0
+        left: float = self._given.seconds
         for item, reach in reaching:
-            total += reach.seconds
-            if total > self._given.seconds and some:
+            left -= reach.seconds
+            if left < 0 and some:
                 break
             some.append((item, reach))
         return some
