@@ -19,7 +19,7 @@ from .asking import Answer, ask
 from .making import Mutant, make_mutants, unified_diff
 from .planting import Overlay, functions_of
 from .reached import Reach, record
-from .verdicts import Explanations, Judged, Verdicts, table
+from .verdicts import Explanations, Judged, Verdicts, entry, table
 
 TESTS = [
     "tests/core",
@@ -154,7 +154,7 @@ class _Session:
         judged = [Judged(m, self._verdicts.get(m), self._explanations.why(m)) for m in mutants]
         unexplained = [one for one in judged if one.unexplained]
         for one in unexplained:
-            print(f"\n{unified_diff(one.mutant)}")
+            print(f"\n{unified_diff(one.mutant)}\n\n    {entry(one.mutant)},")
         print(f"\n{table(judged)}\n")
         for why, number in Counter(one.why for one in judged if one.why and not one.noticed).most_common():
             print(f"{number} change nothing: {why}")

@@ -12,7 +12,7 @@ from .asking import Answer
 from .making import Mutant
 from .rules import equivalent
 
-__all__ = ["Explanations", "Verdicts", "table"]
+__all__ = ["Explanations", "Judged", "Verdicts", "entry", "table"]
 
 EXPLAINED = Path(__file__).with_name("explained.toml")
 
@@ -63,6 +63,11 @@ class Explanations:
         """Explanations of mutants of these modules that there are not any more."""
         unused = [key for key in self._reasons if key not in self._used and key[0] in set(modules)]
         return [f"{module} {function}: {before!r} -> {after!r}" for module, function, before, after in unused]
+
+
+def entry(mutant: Mutant) -> str:
+    """How the mutant is named in the file of explanations."""
+    return json.dumps([mutant.module, mutant.function, mutant.before, mutant.after], ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
