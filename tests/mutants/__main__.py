@@ -94,6 +94,9 @@ class _Session:
 
     def _ask_all(self, mutants: list[Mutant], items: list[pytest.Item]) -> None:
         given = self._given
+        for mutant in mutants:
+            if (answer := self._verdicts.get(mutant)) is not None:
+                self._noticed[mutant.function, answer.by] += 1
         left = [mutant for mutant in mutants if not self._is_answered(mutant)]
         if not left:
             return
@@ -111,7 +114,7 @@ class _Session:
                 for number, mutant in enumerate(some, 1):
                     answer = ask(mutant, self._tests_for(mutant, known), overlay, Path(directory))
                     if answer.verdict != "survived":
-                        self._noticed[module, answer.by] += 1
+                        self._noticed[mutant.function, answer.by] += 1
                     self._verdicts.add(mutant, answer)
                     _progress(mutant, answer, number, len(some))
 
@@ -123,7 +126,7 @@ class _Session:
         return answer is not None and answer.verdict != "survived"
 
     def _tests_for(self, mutant: Mutant, known: list[tuple[pytest.Item, Reach]]) -> list[tuple[pytest.Item, Reach]]:
-        """Those that have noticed most of the module's mutants so far, then the most telling, while there is time.
+        """Those that have noticed most of the function's mutants so far, then the most telling, while there is time.
 
         Telling is a test that is quick and reaches lines of the function that few others reach.
         """
@@ -135,7 +138,7 @@ class _Session:
             item, reach = pair
             inside = (line for line in reach.lines[mutant.module] if mutant.first <= line <= mutant.last)
             rarity = sum(1 / reached_by[line] for line in inside)
-            return self._noticed[mutant.module, item.nodeid], rarity / (reach.seconds + 0.01)
+            return self._noticed[mutant.function, item.nodeid], rarity / (reach.seconds + 0.01)
 
         reaching.sort(key=telling, reverse=True)
         if self._given.processes or not reaching:

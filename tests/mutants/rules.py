@@ -42,8 +42,9 @@ def _is_first_of_cast(mutant: Mutant) -> bool:
 
 
 def _is_none_for_false(mutant: Mutant) -> bool:
-    match = _FALSE_TO_NONE.match(mutant.before)
-    if match is None or mutant.after != mutant.before.removesuffix("False") + "None":
+    before, after = (re.sub(r"\s+#.*\Z", "", text) for text in (mutant.before, mutant.after))
+    match = _FALSE_TO_NONE.match(before)
+    if match is None or after != before.removesuffix("False") + "None":
         return False
     targets = [re.sub(r":.*", "", target).strip() for target in match["targets"].split("=")]
     return all(_only_its_truth(mutant.module, mutant.function, target) for target in targets)
