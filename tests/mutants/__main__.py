@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,8 @@ TESTS = [
     "tests/testing/test_programs.py",
 ]
 """Those that ask most for their time. The sweeps of the scenes would notice more, at a hundred times the price."""
+
+_FEW = 10
 
 
 def main() -> int:
@@ -57,6 +60,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--backend", choices=["asyncio", "trio"], help="ask on one backend only (default: on both)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of tests for a mutant at most (default: 10)")
     parser.add_argument("--processes", action="store_true", help="ask tests that start processes, too: they are slow")
+    parser.add_argument(
+        "--real-time", action="store_true", help="ask all tests in real time; by default many have none"
+    )
     parser.add_argument("--explained", action="store_true", help="ask about mutants that are explained, too")
     parser.add_argument("--show", action="store_true", help="ask nothing; show what is known")
     parser.add_argument("--tests", action="append", metavar="PATH", help="ask these tests; may be repeated")
@@ -102,6 +108,8 @@ class _Session:
             return
         reached = record(given.directory / "reached.jsonl", items)
         known = [(item, reached[item.nodeid]) for item in items if reached[item.nodeid].passed]
+        if given.real_time:
+            known = [(item, replace(reach, virtual=False)) for item, reach in known]
         for module in {mutant.module for mutant in left}:
             importlib.import_module(module.removesuffix(".py").replace("/", "."))  # some are imported when needed
             functions_of(str(Path(module).resolve()))
@@ -131,8 +139,8 @@ class _Session:
         Telling is a test that is quick and reaches lines of the function that few others reach.
         """
         lines = set(mutant.statement)
-        reaching = [pair for pair in known if not lines.isdisjoint(pair[1].lines.get(mutant.module, ()))]
-        reached_by = Counter(line for _, reach in reaching for line in reach.lines[mutant.module])
+        near = [pair for pair in known if mutant.module in pair[1].lines]
+        reached_by = Counter(line for _, reach in near for line in reach.lines[mutant.module])
 
         def telling(pair: tuple[pytest.Item, Reach]) -> tuple[int, float]:
             item, reach = pair
@@ -140,13 +148,17 @@ class _Session:
             rarity = sum(1 / reached_by[line] for line in inside)
             return self._noticed[mutant.function, item.nodeid], rarity / (reach.seconds + 0.01)
 
-        reaching.sort(key=telling, reverse=True)
-        if self._given.processes or not reaching:
-            processes = [pair for pair in known if pair[1].processes and pair not in reaching]
-            reaching += sorted(processes, key=lambda pair: pair[1].seconds)
+        near.sort(key=telling, reverse=True)
+        order = [pair for pair in near if not lines.isdisjoint(pair[1].lines[mutant.module])]
+        few = len(order) < _FEW
+        if self._given.processes or not order:
+            order += sorted((pair for pair in known if pair[1].processes), key=lambda pair: pair[1].seconds)
+        if few:
+            # What is done once in a process was recorded for the test that was the first to need it, and for no other.
+            order += near
         some: list[tuple[pytest.Item, Reach]] = []
         left: float = self._given.seconds
-        for item, reach in reaching:
+        for item, reach in {item.nodeid: (item, reach) for item, reach in order}.values():
             left -= reach.seconds
             if left < 0 and some:
                 break
