@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 from laws.support import checkpoints
 
-from agentrun.runtime.containment import Contained, Outcome, bounded
+from agentrun.runtime.containment import Cell, Contained, Outcome, bounded
 
 
 def asyncio_only(anyio_backend_name: str) -> None:
@@ -351,3 +351,43 @@ async def test_cleanup_after_a_native_cancellation_is_not_cut_when_it_has_the_co
         outcome = await asyncio.create_task(host())
     assert outcome.ending == "cancelled"
     assert said == ["cleaned up"]
+
+
+async def test_what_is_asked_of_code_that_is_over_does_not_reach_the_next_code_in_its_place() -> None:
+    async def code() -> str:
+        await checkpoints(3)
+        return "done"
+
+    cell = Cell(shield=True)
+    cell.enter()
+    first: Contained[str] = Contained(5.0, cell=cell)
+    assert (await first.run(code())).value == "done"
+    second: Contained[str] = Contained(5.0, cell=cell)
+    first.cancel()
+    first.set_deadline(-1.0)
+    first.hasten(-1.0)
+    outcome = await second.run(code())
+    cell.leave()
+    assert (outcome.ending, outcome.value) == ("returned", "done")
+    assert not first.cancel_called
+
+
+async def test_the_place_of_code_that_was_cancelled_keeps_what_is_outside_from_the_next_code() -> None:
+    async def cancelled() -> None:
+        first.cancel()
+        await anyio.sleep_forever()
+
+    async def code() -> str:
+        outside.cancel()
+        await checkpoints(3)
+        return "done"
+
+    cell = Cell(shield=True)
+    with anyio.CancelScope() as outside:
+        cell.enter()
+        first: Contained[None] = Contained(5.0, cell=cell)
+        assert (await first.run(cancelled())).ending == "cancelled"
+        second: Contained[str] = Contained(5.0, cell=cell)
+        outcome = await second.run(code())
+        cell.leave()
+    assert (outcome.ending, outcome.value) == ("returned", "done")

@@ -14,7 +14,7 @@ import pytest
 from laws.support import watch
 
 from agentrun import Agent, AgentRunError, ModelSettings, RunConfig, RunContext, Usage, events, open_run, run
-from agentrun.core.model import ModelRequest, ResponseEnded
+from agentrun.core.model import ModelRequest, OutputSchema, ResponseEnded
 from agentrun.errors import ModelError
 from agentrun.events import Event, TextDelta
 from agentrun.testing import Call, Fail, Hang, Say, ScriptedModel
@@ -60,8 +60,13 @@ async def test_a_request_holds_what_the_agent_and_the_configuration_say() -> Non
     assert request.instructions == "Be brief."
     assert [spec.name for spec in request.tools] == ["work"]
     assert request.settings == ModelSettings(temperature=0.5, max_tokens=20, seed=1)
-    assert request.output_schema == agent.output_schema
-    assert agent.output_schema is not None
+    assert request.output_schema == OutputSchema("Answer", pydantic.TypeAdapter(Answer).json_schema(), strict=False)
+
+
+async def test_a_request_of_an_agent_that_answers_in_text_has_no_schema() -> None:
+    model = ScriptedModel([Say("hi")])
+    await run(Agent("a", model=model), "go")
+    assert model.requests[0].output_schema is None
 
 
 @pytest.mark.parametrize(
