@@ -173,10 +173,11 @@ async def test_a_watcher_that_may_lose_deltas_never_slows_the_run_and_is_told_ho
     assert len(lazily) < 60
 
 
-async def test_a_watcher_that_catches_up_lets_the_stream_go_on_and_loses_nothing() -> None:
+@pytest.mark.parametrize("buffer", [8, 7, 1])
+async def test_a_watcher_that_catches_up_lets_the_stream_go_on_and_loses_nothing(buffer: int) -> None:
     model = talkative()
     async with open_run(Agent("a", model=model), "go") as live:
-        slow = live.events(buffer=8)
+        slow = live.events(buffer=buffer)
         texts: list[str] = []
         blocked = 0
         async for event in slow:
