@@ -400,3 +400,54 @@ async def test_a_hook_that_ends_the_program_does(method: str) -> None:
     model = ScriptedModel([Call("work", call_id="c"), Say("done")])
     with pytest.raises(SystemExit):
         await run(Agent("a", tools=[work], model=model), "go", hooks=hooks)
+
+
+async def test_each_hook_is_given_a_context_of_its_run_and_that_of_the_call_where_there_is_one() -> None:
+    deps = object()
+    seen: dict[str, Any] = {}
+
+    class Asks(RunHooks):
+        def look(self, name: str, ctx: Any) -> None:
+            seen[name] = (ctx.agent.name, ctx.deps, ctx.run, ctx.usage, ctx.call_id, ctx.tool_name)
+            if not ctx.call_id:
+                refused = r"^ctx\.progress\(\) is for tools: this context belongs to no tool call$"
+                with pytest.raises(UserError, match=refused):
+                    ctx.progress(1)
+            ctx.check_cancelled()  # it is not
+
+        async def on_run_start(self, ctx: Any) -> None:
+            self.look("run start", ctx)
+
+        async def on_model_start(self, ctx: Any, request: Any) -> None:
+            self.look("model start", ctx)
+
+        async def on_model_end(self, ctx: Any, status: str) -> None:
+            self.look("model end", ctx)
+
+        async def on_tool_start(self, ctx: Any, call: Any) -> None:
+            self.look("tool start", ctx)
+
+        async def on_tool_end(self, ctx: Any, call: Any, output: Any) -> None:
+            self.look("tool end", ctx)
+
+        async def on_run_end(self, ctx: Any, result: Any) -> None:
+            self.look("run end", ctx)
+
+    async def work() -> str:
+        return "worked"
+
+    model = ScriptedModel([[Call("work", call_id="c")], Say("done")])
+    async with open_run(Agent("a", tools=[work], model=model), "go", deps=deps, hooks=Asks()) as live:
+        usage = live._run.machine.usage
+        result = await live.wait()
+    assert result.errors == ()
+    around = ("a", deps, live, usage, "", "")
+    inside = ("a", deps, live, usage, "c", "work")
+    assert seen == {
+        "run start": around,
+        "model start": around,
+        "model end": around,
+        "tool start": inside,
+        "tool end": inside,
+        "run end": around,
+    }

@@ -757,6 +757,22 @@ async def test_a_tool_in_a_process_of_its_own_is_killed_when_its_time_is_up() ->
     assert result.status == "completed"
 
 
+async def test_the_process_of_a_tool_is_killed_when_most_of_the_grace_is_over_so_that_it_is_gone_within_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graces: list[float] = []
+
+    async def run_in_process(function: Any, args: Any, kwargs: Any, *, grace: float, on_killed: Any) -> str:
+        graces.append(grace)
+        return "done"
+
+    monkeypatch.setattr("agentrun.tools.processes.run_in_process", run_in_process)
+    sleeper = tool(time_sleeper, isolation="process")
+    for grace in (2.0, 10.0):
+        assert (await call(sleeper, config=RunConfig(cleanup_grace=grace)))[0].output == "done"
+    assert graces == [1.6, 8.0]
+
+
 async def test_a_thread_tool_does_not_hold_the_loop_up() -> None:
     release = threading.Event()
 

@@ -697,7 +697,11 @@ class LeftOpen:
 
 
 KINDS = ["scope", "task group", "task group at work"]
-TOLD = "has entered a cancel scope or a task group .* left it open"
+TOLD = (
+    r"has entered a cancel scope or a task group \(a client may have one inside\) and left it open\. "
+    r"Leave it in the same call, or enter it with `await ctx\.enter_async_context\(\.\.\.\)`; what shall live "
+    "longer is opened around the run$"
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
