@@ -494,3 +494,39 @@ async def test_a_nested_run_that_needs_approval_says_so_to_the_outer_model() -> 
     result = await run(Agent("outer", tools=[inner.as_tool()], model=model), "go")
     assert outputs(result.items)["i"] == ("completed", "Stopped before it was done: approval required")
     assert till.paid == []
+
+
+async def test_what_an_approval_check_registers_is_cleaned_up_before_anybody_is_asked() -> None:
+    log: list[str] = []
+
+    async def check(ctx: RunContext[Any], amount: int) -> bool:
+        ctx.on_cleanup(lambda: log.append("cleaned up"))
+        return True
+
+    till = Till()
+    agent = Agent("a", tools=[till.pay(needs_approval=check)], model=paying(1))
+    async with open_run(agent, "go") as live:
+        async for event in live.events():
+            if isinstance(event, events.ApprovalRequested):
+                log.append("asked")
+                live.reject(event.call_id)
+        await live.wait()
+    assert log == ["cleaned up", "asked"]
+
+
+async def test_what_the_cleanup_of_a_cancelled_approval_check_raises_is_told_once() -> None:
+    broken, started = ValueError("in cleanup"), anyio.Event()
+
+    async def check(ctx: RunContext[Any], amount: int) -> bool:
+        started.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise broken
+
+    till = Till()
+    async with open_run(Agent("a", tools=[till.pay(needs_approval=check)], model=paying(1)), "go") as live:
+        await started.wait()
+        live.interrupt("enough")
+        result = await live.wait()
+    assert result.errors == (broken,)

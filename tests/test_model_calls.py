@@ -13,7 +13,19 @@ import pydantic
 import pytest
 from laws.support import watch
 
-from agentrun import Agent, AgentRunError, ModelSettings, RunConfig, RunContext, Usage, events, open_run, run
+from agentrun import (
+    Agent,
+    AgentRunError,
+    AssistantMessage,
+    ModelSettings,
+    RunConfig,
+    RunContext,
+    Usage,
+    events,
+    input_guardrail,
+    open_run,
+    run,
+)
 from agentrun.core.model import ModelRequest, OutputSchema, ResponseEnded
 from agentrun.errors import ModelError
 from agentrun.events import Event, TextDelta
@@ -293,3 +305,52 @@ async def test_a_stream_that_never_waits_does_not_keep_the_event_loop_to_itself(
     assert result.output == "x" * 400
     assert at[0] < at[199] < at[399]
     assert len(set(at)) < 20  # and it does not wait at each delta
+
+
+async def test_the_settings_of_the_configuration_count_for_an_agent_that_has_none() -> None:
+    model = ScriptedModel([Say("hi")])
+    await run(Agent("a", model=model), "go", config=RunConfig(model_settings=ModelSettings(temperature=0.5)))
+    assert model.requests[0].settings == ModelSettings(temperature=0.5)
+
+
+async def test_a_stream_that_swallows_its_cancellation_was_cut_all_the_same() -> None:
+    class Stubborn(ScriptedModel):
+        @asynccontextmanager
+        async def stream(self, request: ModelRequest) -> AsyncGenerator[AsyncIterator[Any]]:
+            async def play() -> AsyncGenerator[Any]:
+                yield TextDelta("half")
+                try:
+                    await anyio.sleep_forever()
+                except anyio.get_cancelled_exc_class():
+                    pass
+                yield ResponseEnded()
+
+            if self.requests:
+                async with super().stream(request) as events:
+                    yield events
+            else:
+                self.requests.append(request)
+                yield play()
+
+    seen: list[Event] = []
+    model = Stubborn([Say("never"), Say("done")])
+    with anyio.fail_after(10):
+        async with open_run(Agent("a", model=model), "go") as live:
+            async for event in live.events():
+                seen.append(event)
+                if isinstance(event, TextDelta) and event.text == "half":
+                    live.inject("at once", deliver="now")
+            result = await live.wait()
+    assert [event.status for event in seen if isinstance(event, events.ModelCallEnded)][0] == "interrupted"
+    assert result.items[0] == AssistantMessage("half", status="incomplete")
+
+
+async def test_a_run_that_is_to_stop_after_its_turn_while_blocking_guardrails_look_calls_no_model() -> None:
+    async def looks(ctx: RunContext[Any], items: Any) -> None:
+        ctx.run.interrupt("enough", mode="after_turn")
+
+    model = ScriptedModel([Say("never")])
+    agent = Agent("a", model=model, input_guardrails=[input_guardrail(looks, blocking=True)])
+    async with open_run(agent, "go") as live:
+        result = await live.wait()
+    assert (result.status, len(model.requests)) == ("interrupted", 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import anyio
 import pytest
@@ -108,3 +108,31 @@ async def test_more_threads_run_at_once_than_the_event_loop_allows_by_default() 
     model = ScriptedModel([[Call("meet", call_id=f"c{index}") for index in range(count)], Say("done")])
     result = await run(Agent("a", tools=[meet], model=model), "go")
     assert [item.output for item in result.items if isinstance(item, ToolOutput)] == ["met"] * count
+
+
+async def test_a_function_whose_call_is_cancelled_while_its_thread_is_being_started_is_not_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may_start, begun, called = anyio.Event(), anyio.Event(), list[str]()
+
+    async def slow_start(function: Callable[[], None], **_: object) -> None:
+        begun.set()
+        await may_start.wait()
+        function()
+
+    def cancelled() -> None:
+        scope.shield = True  # as the grace does
+        may_start.set()
+
+    monkeypatch.setattr("anyio.to_thread.run_sync", slow_start)
+    async with anyio.create_task_group() as group:
+        with anyio.CancelScope() as outer, anyio.CancelScope() as scope:
+
+            async def stop() -> None:
+                await begun.wait()
+                outer.cancel()
+
+            group.start_soon(stop)
+            await ThreadCall(lambda: called.append("called"), cancelled).run(group)
+    assert outer.cancelled_caught
+    assert called == []

@@ -647,7 +647,7 @@ async def test_a_native_cancellation_of_the_driver_in_user_code_cancels_the_run(
                 yield stream
 
     model = Model([Say("never")])
-    with anyio.fail_after(10), pytest.raises(RunEnded, match="cancelled from outside"):
+    with anyio.fail_after(10), pytest.raises(RunEndedError, match="^the run was cancelled from outside$"):
         async with open_run(Agent("a", instructions, model=model, hooks=Hooks()), "go", session=Store()) as live:
             await at_work.wait()
             [driver] = [task for task in asyncio.all_tasks() if task.get_name() == f"agentrun {live.id}"]

@@ -423,3 +423,33 @@ async def test_reading_lets_other_tasks_run_though_all_events_are_there() -> Non
                 pass
             group.cancel_scope.cancel()
     assert others >= 3
+
+
+async def test_a_watcher_that_is_dropped_while_the_run_waits_for_it_lets_it_go_on() -> None:
+    model = talkative()
+    async with open_run(Agent("a", model=model), "go") as live:
+        lazy = live.events(buffer=4)
+        await settled(live)
+        del lazy
+        gc.collect()
+        with anyio.fail_after(10):
+            result = await live.wait()
+    assert result.output == LONG
+
+
+@pytest.mark.parametrize("stops", [False, True])
+async def test_the_next_call_waits_for_the_watcher_that_the_call_that_was_cut_had_waited_for(stops: bool) -> None:
+    model = ScriptedModel([[Say(LONG, chunks=500)], Say("done")])
+    async with open_run(Agent("a", model=model), "go") as live:
+        lazy = live.events(buffer=4)
+        await settled(live)
+        live.inject("at once", deliver="now")
+        await checkpoints(20)
+        assert live.state().blocked_on_watchers
+        assert len(model.requests) == 1
+        if stops:
+            live.interrupt("enough", mode="after_turn")
+        async for _ in lazy:
+            pass
+        result = await live.wait()
+    assert (result.status, len(model.requests)) == (("interrupted", 1) if stops else ("completed", 2))
