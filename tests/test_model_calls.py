@@ -316,7 +316,7 @@ async def test_the_settings_of_the_configuration_count_for_an_agent_that_has_non
 async def test_a_stream_that_swallows_its_cancellation_was_cut_all_the_same() -> None:
     class Stubborn(ScriptedModel):
         @asynccontextmanager
-        async def stream(self, request: ModelRequest) -> AsyncGenerator[AsyncIterator[Any]]:
+        async def stream(self, request: ModelRequest) -> AsyncGenerator[AsyncGenerator[Any]]:
             async def play() -> AsyncGenerator[Any]:
                 yield TextDelta("half")
                 try:
@@ -346,11 +346,12 @@ async def test_a_stream_that_swallows_its_cancellation_was_cut_all_the_same() ->
 
 
 async def test_a_run_that_is_to_stop_after_its_turn_while_blocking_guardrails_look_calls_no_model() -> None:
+    @input_guardrail(blocking=True)
     async def looks(ctx: RunContext[Any], items: Any) -> None:
         ctx.run.interrupt("enough", mode="after_turn")
 
     model = ScriptedModel([Say("never")])
-    agent = Agent("a", model=model, input_guardrails=[input_guardrail(looks, blocking=True)])
+    agent = Agent("a", model=model, input_guardrails=[looks])
     async with open_run(agent, "go") as live:
         result = await live.wait()
     assert (result.status, len(model.requests)) == ("interrupted", 0)

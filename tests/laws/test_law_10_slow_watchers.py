@@ -258,7 +258,7 @@ async def test_two_tasks_may_read_two_streams_but_not_wait_on_one() -> None:
             await checkpoints(20)
             live.interrupt("stop")
     [error] = refused
-    assert "call run.events() once for each" in str(error)
+    assert str(error) == ("two tasks iterate over the same event stream; call run.events() once for each of them")
     # Between them they have seen each event once, and the end.
     assert isinstance(seen[-1], events.RunEnded)
     assert len(seen) == len(set(map(id, seen)))
