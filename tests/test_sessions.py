@@ -299,3 +299,22 @@ async def test_input_that_clashes_with_the_stored_history_is_refused_by_name() -
 async def test_a_broken_history_cannot_even_begin_a_memory_session() -> None:
     with pytest.raises(UserError, match=r"session\[0\]"):
         MemorySession([ToolCall("c1", "look", "{}")])
+
+
+async def test_a_session_that_exits_while_the_end_of_a_failed_run_is_written_ends_the_program() -> None:
+    class Exits(MemorySession):
+        async def append(self, items: Any) -> None:
+            if failed.is_set():
+                raise SystemExit(3)
+            await super().append(items)
+
+    failed = anyio.Event()
+
+    async def work() -> str:
+        failed.set()
+        raise ToolError("no more")
+
+    model = ScriptedModel([Call("work", call_id="c"), Say("never")])
+    with pytest.raises(SystemExit):
+        async with open_run(Agent("a", tools=[work], model=model), "go", session=Exits()) as live:
+            await live.wait()
