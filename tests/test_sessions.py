@@ -17,6 +17,7 @@ from agentrun import (
     RunConfig,
     RunHooks,
     ToolCall,
+    ToolError,
     UserError,
     UserMessage,
     events,
