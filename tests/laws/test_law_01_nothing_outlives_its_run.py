@@ -30,7 +30,7 @@ from agentrun import (
     tool,
 )
 from agentrun.errors import CallCancelled, RunEnded
-from agentrun.events import TextDelta, ToolStarted
+from agentrun.events import TextDelta, ToolEnded, ToolStarted
 from agentrun.items import ToolOutput
 from agentrun.models import OpenAIChatModel
 from agentrun.sessions import MemorySession
@@ -494,6 +494,7 @@ async def test_a_driver_that_is_cancelled_natively_tells_its_tools_and_waits_for
     with anyio.fail_after(10):
         with pytest.raises(RunEnded, match="cancelled from outside"):
             async with open_run(Agent("a", tools=[work], model=model), "Go.") as live:
+                stream = live.events()
                 while len(started) < 2:
                     await checkpoints(1)
                 [driver] = [task for task in asyncio.all_tasks() if task.get_name() == f"agentrun {live.id}"]
@@ -502,6 +503,8 @@ async def test_a_driver_that_is_cancelled_natively_tells_its_tools_and_waits_for
     result = check_ended(live, model)
     assert result.status == "cancelled"
     assert cleaned == ["one", "two"]
+    ends = [(event.call_id, event.status) async for event in stream if isinstance(event, ToolEnded)]
+    assert ends == [("one", "cancelled"), ("two", "cancelled")]
     outputs = [item.output for item in result.items if isinstance(item, ToolOutput)]
     assert outputs == ["Cancelled before it finished: the run was cancelled."] * 2
     assert task_names() == set()
