@@ -107,8 +107,15 @@ def test_a_guardrail_takes_no_impossible_timeout(value: Any) -> None:
 @pytest.mark.parametrize("name", ["max_turns", "max_tokens", "max_tool_calls", "max_parallel_tools"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, "3", True])
 def test_a_count_that_is_none_is_refused(name: str, value: Any) -> None:
-    with pytest.raises(UserError, match=rf"RunConfig\.{name} must be a whole number of at least 1"):
+    with pytest.raises(UserError) as caught:
         RunConfig(**{name: value})
+    bound = "a whole number of at least 1, or None for no bound"
+    assert str(caught.value) == f"RunConfig.{name} must be {bound}; got {value!r}"
+
+
+def test_a_configuration_takes_a_model_object() -> None:
+    model = ScriptedModel([])
+    assert RunConfig(model=model).model is model
 
 
 @pytest.mark.parametrize("name", ["max_seconds", "tool_timeout", "guardrail_timeout"])
