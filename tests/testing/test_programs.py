@@ -90,6 +90,12 @@ def test_an_error_in_the_cleanup_after_a_foreign_cancellation_takes_the_place_of
     assert broken_laws(record) == []
 
 
+def test_a_guardrail_that_trips_at_once_may_be_in_time_or_not() -> None:
+    assert not Program(AgentPlan(guards=[GuardPlan(verdict="trip")])).same_on_both
+    assert Program(AgentPlan(guards=[GuardPlan(verdict="trip", seconds=0.1)])).same_on_both
+    assert Program(AgentPlan(guards=[GuardPlan()])).same_on_both
+
+
 IN_THREADS = Program(
     AgentPlan(
         turns=[[Call("looks"), Call("deaf"), Call("async")]],

@@ -368,7 +368,8 @@ class Program(Plan):
         tools that do something to their own run, or make it fail (which of the tools that go on in the same moment the
         event loop lets run first decides what the others have done by then); or tools in ``wait_interrupted`` (which a
         cancellation releases and cancels in the same moment: either may be what they see); or an expert that is asked
-        twice in one turn (the two runs share its model, and either may be the first to ask it).
+        twice in one turn (the two runs share its model, and either may be the first to ask it); or a guardrail that
+        does not pass and takes no time (it stops the model's stream in the very step in which that goes on).
         """
         if any(steer.at is not None or steer.action == "native" for steer in self.steers):
             return False
@@ -377,6 +378,8 @@ class Program(Plan):
         if any(agent.asks_one_twice for agent in self.agent.everybody()):
             return False
         if any(tool.on_error in ("raise", "fails") for tool in parts_of(self, ToolPlan)):
+            return False
+        if any(guard.verdict != "pass" and not guard.seconds for guard in parts_of(self, GuardPlan)):
             return False
         return not any(step.what != "error" for step in parts_of(self, Raise))
 
