@@ -425,18 +425,6 @@ async def test_reading_lets_other_tasks_run_though_all_events_are_there() -> Non
     assert others >= 3
 
 
-async def test_a_watcher_that_is_dropped_while_the_run_waits_for_it_lets_it_go_on() -> None:
-    model = talkative()
-    async with open_run(Agent("a", model=model), "go") as live:
-        lazy = live.events(buffer=4)
-        await settled(live)
-        del lazy
-        gc.collect()
-        with anyio.fail_after(10):
-            result = await live.wait()
-    assert result.output == LONG
-
-
 @pytest.mark.parametrize("stops", [False, True])
 async def test_the_next_call_waits_for_the_watcher_that_the_call_that_was_cut_had_waited_for(stops: bool) -> None:
     model = ScriptedModel([[Say(LONG, chunks=500)], Say("done")])
