@@ -250,9 +250,6 @@ class TurnMachine:
             raise AssertionError("a response can be opened again only before the first turn")
         if not ended < calls:
             raise AssertionError(f"of the calls {sorted(calls)} with outputs {sorted(ended)} none is left open")
-        self._open(response, outputs)
-
-    def _open(self, response: Sequence[AssistantMessage | Reasoning | ToolCall], outputs: Sequence[ToolOutput]) -> None:
         self._response = tuple(response)
         self._calls = {item.call_id: item for item in response if isinstance(item, ToolCall)}
         self._outputs = {output.call_id: output for output in outputs}
