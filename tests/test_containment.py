@@ -213,6 +213,38 @@ async def test_code_that_swallows_its_cancellation_is_left_in_peace_though_a_tim
     assert (outcome.ending, outcome.value, outcome.swallowed) == ("returned", "went on", True)
 
 
+@pytest.mark.parametrize("waits", ["sleeps", "timeouts"])
+async def test_code_that_has_swallowed_its_cancellation_may_have_scopes_of_its_own_expire_afterwards(
+    waits: str,
+) -> None:
+    """A sleep of trio's is such a scope. None of them can take what the code has dealt with already."""
+    said: list[str] = []
+
+    async def wait() -> None:
+        if waits == "sleeps":
+            await anyio.sleep(0.01)
+        else:
+            with anyio.move_on_after(0.01):
+                await anyio.sleep_forever()
+
+    async def code() -> str:
+        try:
+            try:
+                await anyio.sleep_forever()
+            except anyio.get_cancelled_exc_class():
+                said.append("swallowed")
+        finally:
+            await wait()
+            await wait()
+            said.append("cleaned up")
+        await wait()
+        return "went on"
+
+    outcome = await cancelled_at_work(code)
+    assert (outcome.ending, outcome.value, outcome.swallowed) == ("returned", "went on", True)
+    assert said == ["swallowed", "cleaned up"]
+
+
 async def test_bounded_code_is_not_cut_by_what_is_around_it() -> None:
     async def code() -> str:
         await checkpoints(3)

@@ -148,7 +148,6 @@ class Contained(Generic[_T]):
 
     Attributes:
         cell: Where it runs.
-        delivered: Whether the cancellation has reached the code.
     """
 
     __slots__ = (
@@ -156,6 +155,8 @@ class Contained(Generic[_T]):
         "_cancel_called",
         "_cancelled_class",
         "_coro",
+        "_delivered",
+        "_ended_sleep",
         "_expiring",
         "_grace",
         "_grace_scope",
@@ -166,7 +167,6 @@ class Contained(Generic[_T]):
         "_settled",
         "_thrown",
         "cell",
-        "delivered",
     )
 
     def __init__(
@@ -195,11 +195,12 @@ class Contained(Generic[_T]):
             self._scope.deadline = backend.time() + timeout
         self._armed = timeout is not None  # it may be cancelled from now on: somebody asked for it, or time may be up
         self._expiring = False  # the grace has begun, so it may have an end, too
-        self.delivered: bool = False
+        self._delivered = False
         self._over = self._cancel_called = False
         self._grace = grace
         self._on_delivered = on_delivered
         self._settled = False  # the code knows of our cancellation, and nothing can change that any more
+        self._ended_sleep: tuple[Any, ...] = ()  # trio: the scopes of a sleep that was over as we cancelled it
         self._thrown = False  # asyncio: a cancellation, whosever it was, has gone in
 
     def cancel(self) -> None:
@@ -224,6 +225,11 @@ class Contained(Generic[_T]):
     def cancel_called(self) -> bool:
         """Whether the code was cancelled, by `cancel` or by its deadline, before it was over."""
         return self._cancel_called if self._over else self._scope.cancel_called
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the cancellation has reached the code."""
+        return self._delivered or self._reached_in_sleep
 
     @property
     def grace_expired(self) -> bool:
@@ -262,6 +268,8 @@ class Contained(Generic[_T]):
                 value = await self
             except BaseException as exc:  # noqa: BLE001 - classified below; nothing is lost
                 raised = exc
+            if self._ended_sleep and self._reached_in_sleep:
+                self._deliver()  # it has not awaited again
             unwinding = unwind(raised) if unwind is not None else None
             if unwinding is not None:
                 self.protect()
@@ -281,7 +289,7 @@ class Contained(Generic[_T]):
         native = 0 if task is None else task.cancelling() - native_before
         outcome: Outcome[_T]
         if raised is None:
-            swallowed = self._cancel_called and self.delivered
+            swallowed = self._cancel_called and self._delivered
             outcome = Outcome("returned", value=value, swallowed=swallowed, grace_expired=expired)
         else:
             outcome = self._classify(raised, native, expired)
@@ -311,7 +319,7 @@ class Contained(Generic[_T]):
         """What became of code that raised something."""
         asked = self._cancel_called
         cancellation, error = split_cancelled(raised, self._cancelled_class)
-        told = self.delivered or comes_from_cancellation(raised, self._cancelled_class)
+        told = self._delivered or comes_from_cancellation(raised, self._cancelled_class)
         if cancellation is None and not (asked and told):
             return Outcome("raised", error=error, grace_expired=expired)
         if asked:
@@ -354,7 +362,7 @@ class Contained(Generic[_T]):
             return request if self._settled else self._look(request)
         if isinstance(getattr(value, "error", None), self._cancelled_class):
             self._notice()
-        elif not self.delivered and self._scope.cancel_called:
+        elif not self._delivered and self._scope.cancel_called:
             # It is cancelled, but not at this await, which was over already or cannot be cancelled. Cancel it at its
             # next one, where it can be told from the cancellation of a scope of its own; until then it sees nothing.
             self._raise_shield()
@@ -369,7 +377,7 @@ class Contained(Generic[_T]):
         exc = typ if val is None else val
         if issubclass(typ if val is None and inspect.isclass(typ) else type(exc), self._cancelled_class):
             self._thrown = True
-            if self.delivered or is_scoped_cancellation(exc):
+            if self._delivered or is_scoped_cancellation(exc):
                 self._notice()
             # Else it is a native one, such as that of `asyncio.timeout`, which the code may make something else of.
             # Ours is delivered at its next await, unless `_look` finds that it is in its cleanup by then.
@@ -385,12 +393,27 @@ class Contained(Generic[_T]):
 
     def _notice(self) -> None:
         """A cancellation is about to reach the code."""
-        if self.delivered:
+        if self._delivered:
             # That of a scope of its own, in the middle of the cleanup, unless the grace is over. The scope does not see
-            # ours any more, so it will take this one, and the code may go on as if there were no other.
-            self._settled = self._grace_scope.cancel_called or anyio.current_effective_deadline() != -math.inf
+            # ours any more, so it will take both if ours is still on its way out, and the code may go on as if there
+            # had been none. If the code has dealt with ours before, there is nothing more to take.
+            self._settled = (
+                self._grace_scope.cancel_called
+                or anyio.current_effective_deadline() != -math.inf
+                or not Suspension(self._coro).handles(self._cancelled_class)
+            )
         elif self._raise_shield():
             self._deliver()
+        elif self._on_trio:
+            self._ended_sleep = Suspension(self._coro).scopes_at_the_end_of_a_trio_sleep
+
+    @property
+    def _reached_in_sleep(self) -> bool:
+        """Whether our cancellation has gone in together with the end of a sleep of trio's, and no scope has taken it.
+
+        A sleep of asyncio's has no scope, so there it is delivered as any other.
+        """
+        return bool(self._ended_sleep) and not any(scope.cancelled_caught for scope in self._ended_sleep)
 
     def _look(self, request: Any) -> Any:
         """The code awaits again, and whether it knows of our cancellation is not settled. Returns what it asks for.
@@ -399,11 +422,11 @@ class Contained(Generic[_T]):
         came together with that of a scope of the code's own which has been left by now. Then it is in its cleanup, and
         the shield must be up. If it does not know, the shield must be down: the event loop tells it at this very await.
         """
-        if not self._scope.cancel_called or (self.delivered and anyio.current_effective_deadline() == -math.inf):
+        if not self._scope.cancel_called or (self._delivered and anyio.current_effective_deadline() == -math.inf):
             return request
         suspension = Suspension(self._coro)
-        knows = suspension.handles(self._cancelled_class)
-        if knows and self.delivered:
+        knows = suspension.handles(self._cancelled_class) or self._reached_in_sleep
+        if knows and self._delivered:
             # A shield of the code's own hides whether it is still in a cancelled scope: then the next look tells. Where
             # no scope of its own has a say, the deadline is that of the grace.
             self._settled = anyio.current_effective_deadline() == self._grace_scope.deadline
@@ -411,7 +434,7 @@ class Contained(Generic[_T]):
         if knows and (self._grace_scope.shield or not suspension.asks_for_cancellation) and self._raise_shield():
             self._deliver()
             return self._rest(request)
-        self.delivered = self._settled = self._grace_scope.shield = False
+        self._delivered = self._settled = self._grace_scope.shield = False
         if suspension.at_trio_checkpoint and anyio.current_effective_deadline() == -math.inf:
             # trio's `checkpoint` delivers in a scope of its own, later: deliver now, and know that it is ours.
             return cancellable_trio_wait()
@@ -451,7 +474,8 @@ class Contained(Generic[_T]):
         return shield.shield
 
     def _deliver(self) -> None:
-        self.delivered = self._settled = True
+        self._delivered = self._settled = True
+        self._ended_sleep = ()
         self._begin_grace()
         if self._on_delivered is not None:
             self._on_delivered()

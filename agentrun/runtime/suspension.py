@@ -15,6 +15,8 @@ import sys
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final, cast
 
+import anyio
+
 from agentrun.runtime.cancellations import holds_cancellation
 
 __all__ = ["Suspension", "cancellable_trio_wait"]
@@ -61,10 +63,35 @@ class Suspension:
         return any(_name(link) == "_nested_child_finished" for link in self._links[-4:])
 
     @property
+    def scopes_at_the_end_of_a_trio_sleep(self) -> tuple[Any, ...]:
+        """The cancel scopes that it is in and that are cancelled, if the innermost is that of a sleep of trio's.
+
+        Such a sleep ends by a scope of its own. There are none if it is in none that has just come to its end.
+        """
+        names = [_name(link) for link in self._links[-4:-2]]
+        if names != ["sleep_until", "sleep_forever"] or "trio" not in sys.modules:
+            return ()
+        scopes = tuple(scope for link in self._links for scope in _entered_scopes(link) if scope.cancel_called)
+        return scopes if set(scopes) & set(_entered_scopes(self._links[-4])) else ()
+
+    @property
     def at_trio_checkpoint(self) -> bool:
         """Whether it is in the first half of trio's ``checkpoint``, the one that cannot be cancelled."""
         names = [_name(link) for link in self._links[-3:]]
         return names[:2] == ["checkpoint", "cancel_shielded_checkpoint"] and "trio" in sys.modules
+
+
+def _entered_scopes(link: Any) -> list[Any]:
+    """The cancel scopes, of anyio's and of trio's, of the `with` blocks that a suspended frame is in."""
+    scopes: list[Any] = []
+    for held in gc.get_referents(link):
+        # What a frame keeps for the end of a `with` is a bound method, or, in later Pythons, what it is bound to.
+        manager = getattr(held, "__self__", held)
+        if isinstance(manager, (anyio.CancelScope, sys.modules["trio"].CancelScope)):
+            scopes.append(manager)
+        elif isinstance(generator := getattr(manager, "gen", None), GeneratorType):  # `anyio.fail_after`, for one
+            scopes.extend(_entered_scopes(generator))
+    return scopes
 
 
 def cancellable_trio_wait() -> Any:

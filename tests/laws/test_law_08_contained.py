@@ -358,7 +358,8 @@ async def test_call_cancelled_raised_out_of_turn_is_the_tools_own_error() -> Non
 # Swallowing ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_tool_that_swallows_its_cancellation_is_reported_and_does_not_count() -> None:
+@pytest.mark.parametrize("afterwards", ["nothing", "sleeps"])
+async def test_a_tool_that_swallows_its_cancellation_is_reported_and_does_not_count(afterwards: str) -> None:
     started = anyio.Event()
     cleaned: list[str] = []
 
@@ -368,6 +369,10 @@ async def test_a_tool_that_swallows_its_cancellation_is_reported_and_does_not_co
             await anyio.sleep_forever()
         except BaseException:
             pass
+        finally:
+            if afterwards == "sleeps":
+                await anyio.sleep(0.01)
+                await anyio.sleep(0.01)
         return "as if nothing had been"
 
     async def polite() -> str:

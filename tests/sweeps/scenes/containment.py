@@ -124,9 +124,11 @@ def a_tool_that_swallows_its_cancellation(book: Book) -> Play:
                 raise
             book.seen("tool that swallows its cancellation")
             book.say("swallowed")
-            await anyio.sleep(0.1)
-            return "never mind"
-        return "done"
+        else:
+            return "done"
+        await anyio.sleep(0.1)
+        await anyio.sleep(0.1)
+        return "never mind"
 
     def after(record: RunRecord, result: RunResult[Any]) -> None:
         left_alone(book, record, result)
