@@ -30,7 +30,10 @@ from agentrun.testing.programs import (
     Sleep,
     Steer,
     Step,
+    Swallow,
+    Timeout,
     ToolPlan,
+    UntilInterrupted,
     Wait,
     WatcherPlan,
     run_program,
@@ -88,6 +91,19 @@ def test_an_error_in_the_cleanup_after_a_foreign_cancellation_takes_the_place_of
     tool = ToolPlan("t", [Raise("cancellation"), Raise()], cleanup=Cleanup(raises=True))
     record = run_program(Program(AgentPlan(turns=[[Call("t")]], tools=[tool])), backend)
     assert broken_laws(record) == []
+
+
+@pytest.mark.parametrize("then", [Timeout(0.2), UntilInterrupted(0.2), Sleep(0.2), Shielded(0.2)])
+def test_a_tool_that_has_swallowed_its_cancellation_and_goes_on_is_told_of_on_both_backends(then: Any) -> None:
+    tool = ToolPlan("t", [Swallow(1.0), then], cleanup=Cleanup(0.2))
+    program = Program(AgentPlan(turns=[[Call("t")]], tools=[tool]), config=RunConfig(tool_timeout=0.3))
+    records = [run_program(program, backend) for backend in ("asyncio", "trio")]
+    for record in records:
+        assert broken_laws(record) == []
+        assert record.live is not None
+        assert record.live.result is not None
+        assert record.live.result.teardown.swallowed_cancellations == ["tool t (call_1)"]
+    assert list(disagreements(*records)) == []
 
 
 def test_a_guardrail_that_trips_at_once_may_be_in_time_or_not() -> None:

@@ -175,10 +175,11 @@ _NATIVE: Final[dict[str, Callable[[float], Awaitable[None]]]] = {
 
 
 async def _own_timeout(step: Timeout, code: Code, *_: Any) -> None:
+    before = code.cut_at
     with anyio.move_on_after(step.seconds) as scope:
         await code.pause(step.longer)
     if scope.cancelled_caught:
-        code.uncut()
+        code.uncut(before)
 
 
 def registered(step: OnCleanup, code: Code) -> Callable[[], Awaitable[None]]:
@@ -223,15 +224,15 @@ async def _progress(step: Progress, code: Code, ctx: RunContext[Any], *_: Any) -
 
 
 async def _until_interrupted(step: UntilInterrupted, code: Code, ctx: RunContext[Any], *_: Any) -> None:
-    before = native_cancellations()
+    before, native_before = code.cut_at, native_cancellations()
     with anyio.move_on_after(step.most) as scope:
         try:
             await ctx.wait_interrupted()
         except anyio.get_cancelled_exc_class():
             code.cut()
             raise
-    if scope.cancelled_caught and native_cancellations() == before:
-        code.uncut()
+    if scope.cancelled_caught and native_cancellations() == native_before:
+        code.uncut(before)
 
 
 async def _request(step: Request, code: Code, ctx: RunContext[Any], attempt: int, act: Callable[[str], object]) -> None:

@@ -142,12 +142,13 @@ class Code:
                 if mark.ended is None:
                     mark.cut_at = self.cut_at
 
-    def uncut(self) -> None:
-        """It was one of its own."""
-        self.cut_at = None
-        for mark in self._marks:
-            if mark.ended is None:
-                mark.cut_at = None
+    def uncut(self, before: float | None) -> None:
+        """The last one was one of its own: all is as before it, when ``cut_at`` was ``before``."""
+        if before is None:
+            self.cut_at = None
+            for mark in self._marks:
+                if mark.ended is None:
+                    mark.cut_at = None
 
     async def pause(self, seconds: float) -> None:
         """Sleep. Notes the cancellation that comes meanwhile."""
