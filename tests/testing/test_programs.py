@@ -15,6 +15,7 @@ from agentrun.testing.programs import (
     Call,
     Cleanup,
     Enter,
+    Group,
     GuardPlan,
     HooksPlan,
     Look,
@@ -110,6 +111,16 @@ def test_a_guardrail_that_trips_at_once_may_be_in_time_or_not() -> None:
     assert not Program(AgentPlan(guards=[GuardPlan(verdict="trip")])).same_on_both
     assert Program(AgentPlan(guards=[GuardPlan(verdict="trip", seconds=0.1)])).same_on_both
     assert Program(AgentPlan(guards=[GuardPlan()])).same_on_both
+
+
+def test_tasks_of_a_task_group_of_a_tool_that_fail_in_the_same_moment_may_cut_each_other_or_not() -> None:
+    def same(group: Group) -> bool:
+        return Program(AgentPlan(turns=[[Call("t")]], tools=[ToolPlan("t", [group])])).same_on_both
+
+    assert not same(Group(cleanup=Cleanup(raises=True)))
+    assert same(Group(tasks=1, cleanup=Cleanup(raises=True), fails=True))
+    assert same(Group(cleanup=Cleanup(raises=True, shielded=True)))
+    assert same(Group(cleanup=Cleanup(0.1), fails=True))
 
 
 IN_THREADS = Program(

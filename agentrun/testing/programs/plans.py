@@ -15,6 +15,7 @@ from agentrun.core.errors import UserError
 from agentrun.testing.programs.rendering import Plan
 from agentrun.testing.programs.steps import (
     Cleanup,
+    Group,
     Look,
     LoopCall,
     Raise,
@@ -369,7 +370,9 @@ class Program(Plan):
         event loop lets run first decides what the others have done by then); or tools in ``wait_interrupted`` (which a
         cancellation releases and cancels in the same moment: either may be what they see); or an expert that is asked
         twice in one turn (the two runs share its model, and either may be the first to ask it); or a guardrail that
-        does not pass and takes no time (it stops the model's stream in the very step in which that goes on).
+        does not pass and takes no time (it stops the model's stream in the very step in which that goes on); or a
+        task group of a tool's own whose tasks fail in the same moment (on trio the first may cut the others before
+        they raise).
         """
         if any(steer.at is not None or steer.action == "native" for steer in self.steers):
             return False
@@ -380,6 +383,8 @@ class Program(Plan):
         if any(tool.on_error in ("raise", "fails") for tool in parts_of(self, ToolPlan)):
             return False
         if any(guard.verdict != "pass" and not guard.seconds for guard in parts_of(self, GuardPlan)):
+            return False
+        if any(group.tasks_fail_together for group in parts_of(self, Group)):
             return False
         return not any(step.what != "error" for step in parts_of(self, Raise))
 

@@ -157,6 +157,11 @@ class Group(_Step):
         """An error of one of its tasks may come together with the cancellation."""
         return self.fails or (self.cleanup is not None and self.cleanup.raises)
 
+    @property
+    def tasks_fail_together(self) -> bool:
+        """Whether more than one of its tasks may raise in the same moment, unless the first cuts the others."""
+        return self.tasks > 1 and self.cleanup is not None and self.cleanup.raises and not self.cleanup.shielded
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Native(_Step):
