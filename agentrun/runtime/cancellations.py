@@ -12,6 +12,7 @@ __all__ = [
     "absorb_native_cancellations",
     "asyncio_task",
     "comes_from_cancellation",
+    "comes_from_scope",
     "holds_cancellation",
     "is_scoped_cancellation",
     "native_cancellations",
@@ -46,10 +47,13 @@ def is_scoped_cancellation(exc: BaseException) -> bool:
 
     On asyncio, anyio marks its own by their message; on trio there are no others.
     """
-    if not only_cancellations(exc):
-        return False
-    if type(exc).__module__.startswith("asyncio"):
-        return bool(exc.args) and str(exc.args[0]).startswith("Cancelled via cancel scope ")
+    return only_cancellations(exc) and comes_from_scope(exc)
+
+
+def comes_from_scope(cancellation: BaseException) -> bool:
+    """The same of what is known to be a cancellation."""
+    if type(cancellation).__module__.startswith("asyncio"):
+        return bool(cancellation.args) and str(cancellation.args[0]).startswith("Cancelled via cancel scope ")
     return True
 
 

@@ -21,7 +21,7 @@ from agentrun.runtime.backend import Backend, running_backend
 from agentrun.runtime.cancellations import (
     absorb_native_cancellations,
     comes_from_cancellation,
-    is_scoped_cancellation,
+    comes_from_scope,
     split_cancelled,
 )
 from agentrun.runtime.suspension import Suspension, cancellable_trio_wait
@@ -343,8 +343,8 @@ class Contained(Generic[_T]):
 
     def __next__(self) -> Any:
         # The first step, and each of asyncio's, which throws every cancellation: as long as it has thrown none, there
-        # is nothing to watch.
-        return self.send(None) if self._thrown else self._coro.send(None)
+        # is nothing to watch, and nothing more once the code knows of ours.
+        return self.send(None) if self._thrown and not self._settled else self._coro.send(None)
 
     def send(self, value: Any) -> Any:
         """Resume the coroutine. trio hands a cancellation in as a value: an ``outcome.Error``."""
@@ -375,9 +375,11 @@ class Contained(Generic[_T]):
     def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
         """Resume the coroutine with an exception. asyncio throws a cancellation in."""
         exc = typ if val is None else val
-        if issubclass(typ if val is None and inspect.isclass(typ) else type(exc), self._cancelled_class):
+        if isinstance(exc, type):
+            exc = exc()  # as a coroutine would
+        if isinstance(exc, self._cancelled_class):
             self._thrown = True
-            if self._delivered or is_scoped_cancellation(exc):
+            if self._delivered or comes_from_scope(exc):
                 self._notice()
             # Else it is a native one, such as that of `asyncio.timeout`, which the code may make something else of.
             # Ours is delivered at its next await, unless `_look` finds that it is in its cleanup by then.
@@ -402,7 +404,7 @@ class Contained(Generic[_T]):
                 or anyio.current_effective_deadline() != -math.inf
                 or not Suspension(self._coro).handles(self._cancelled_class)
             )
-        elif self._raise_shield():
+        elif self._raise_shield(told=True):
             self._deliver()
         elif self._on_trio:
             self._ended_sleep = Suspension(self._coro).scopes_at_the_end_of_a_trio_sleep
@@ -455,18 +457,22 @@ class Contained(Generic[_T]):
                 shield.shield = False
         return request
 
-    def _raise_shield(self) -> bool:
+    def _raise_shield(self, *, told: bool = False) -> bool:
         """Raise the shield if our cancellation is in force where the code is, and that of no scope of the code's own.
 
         What runs in a cancelled scope of the code's own is cut by that one, as it would be without us. And the scope
         must see that ours is cancelled: else it would take the cancellation for its own, and the code would go on.
 
+        Args:
+            told: Whether a cancellation is about to reach the code, so one is in force, whosever it is.
+
         Returns:
             Whether the shield is up. It is looked at afterwards, because moving it makes trio look at all deadlines.
         """
         shield = self._grace_scope
-        shield.shield = False
-        if not self._scope.cancel_called or anyio.current_effective_deadline() != -math.inf:
+        if not told:
+            shield.shield = False
+        if not self._scope.cancel_called or not (told or anyio.current_effective_deadline() == -math.inf):
             return False
         shield.shield = True
         if anyio.current_effective_deadline() == -math.inf:

@@ -107,10 +107,14 @@ def test_a_tool_that_has_swallowed_its_cancellation_and_goes_on_is_told_of_on_bo
     assert list(disagreements(*records)) == []
 
 
-def test_a_guardrail_that_trips_at_once_may_be_in_time_or_not() -> None:
-    assert not Program(AgentPlan(guards=[GuardPlan(verdict="trip")])).same_on_both
-    assert Program(AgentPlan(guards=[GuardPlan(verdict="trip", seconds=0.1)])).same_on_both
-    assert Program(AgentPlan(guards=[GuardPlan()])).same_on_both
+def test_a_guardrail_that_trips_when_the_model_goes_on_may_be_in_time_or_not() -> None:
+    def same(**plan: Any) -> bool:
+        return Program(AgentPlan(guards=[GuardPlan(**plan)], closing=Cleanup(0.1))).same_on_both
+
+    assert not same(verdict="trip")
+    assert not same(verdict="trip", seconds=0.1)
+    assert same(verdict="trip", seconds=0.17)
+    assert same(seconds=0.1)
 
 
 def test_tasks_of_a_task_group_of_a_tool_that_fail_in_the_same_moment_may_cut_each_other_or_not() -> None:

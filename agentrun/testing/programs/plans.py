@@ -115,6 +115,11 @@ def _blind_seconds(step: Step) -> float:
     return step.each if isinstance(step, Look) else 0.0
 
 
+def _is_round(seconds: float) -> bool:
+    """Whether it is a multiple of 0.05 seconds, as the times of most user code are."""
+    return math.isclose(seconds * 20, round(seconds * 20), abs_tol=1e-9)
+
+
 def _seconds_of(cleanup: Cleanup | None) -> float:
     return cleanup.seconds if cleanup is not None else 0.0
 
@@ -370,7 +375,8 @@ class Program(Plan):
         event loop lets run first decides what the others have done by then); or tools in ``wait_interrupted`` (which a
         cancellation releases and cancels in the same moment: either may be what they see); or an expert that is asked
         twice in one turn (the two runs share its model, and either may be the first to ask it); or a guardrail that
-        does not pass and takes no time (it stops the model's stream in the very step in which that goes on); or a
+        does not pass, and answers at a time at which other user code goes on, too (it may stop the model's stream in
+        the very step in which that goes on; times are taken for such if they are multiples of 0.05 seconds); or a
         task group of a tool's own whose tasks fail in the same moment (on trio the first may cut the others before
         they raise).
         """
@@ -382,7 +388,7 @@ class Program(Plan):
             return False
         if any(tool.on_error in ("raise", "fails") for tool in parts_of(self, ToolPlan)):
             return False
-        if any(guard.verdict != "pass" and not guard.seconds for guard in parts_of(self, GuardPlan)):
+        if any(guard.verdict != "pass" and _is_round(guard.seconds) for guard in parts_of(self, GuardPlan)):
             return False
         if any(group.tasks_fail_together for group in parts_of(self, Group)):
             return False
