@@ -10,7 +10,8 @@ import anyio.lowlevel
 import pytest
 from laws.support import checkpoints
 
-from agentrun.runtime.containment import Cell, Contained, Outcome, bounded
+from agentrun.runtime.cell import Cell
+from agentrun.runtime.containment import Contained, Outcome, bounded
 
 
 def asyncio_only(anyio_backend_name: str) -> None:

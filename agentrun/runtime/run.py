@@ -33,7 +33,8 @@ from agentrun.core.snapshot import UndeliveredInput
 from agentrun.core.turns import Effect, TurnMachine
 from agentrun.runtime.backend import Backend, WakeUp
 from agentrun.runtime.cancellations import native_cancellations, only_cancellations
-from agentrun.runtime.containment import Cell, Contained, Outcome, call
+from agentrun.runtime.cell import Cell
+from agentrun.runtime.containment import Contained, Outcome, call
 from agentrun.runtime.hub import EventHub
 from agentrun.runtime.injection import Injection
 from agentrun.sessions.protocol import Session

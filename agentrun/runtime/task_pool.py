@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from agentrun.runtime.backend import WakeUp
 from agentrun.runtime.cancellations import only_cancellations
-from agentrun.runtime.containment import Cell
+from agentrun.runtime.cell import Cell
 from agentrun.runtime.own_context import InContext
 
 if TYPE_CHECKING:

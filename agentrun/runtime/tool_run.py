@@ -5,22 +5,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
-import anyio
-import anyio.lowlevel
-
 from agentrun.core.errors import CallCancelled, ToolArgumentsError, ToolError
-from agentrun.core.events import ToolProgress
 from agentrun.core.items import ToolCall, ToolOutput, ToolStatus
 from agentrun.core.results import ScopeState
-from agentrun.runtime.cancellations import only_cancellations, split_cancelled
-from agentrun.runtime.containment import Cell, Contained, Outcome, bounded, call
+from agentrun.runtime.cancellations import only_cancellations
+from agentrun.runtime.cell import Cell
+from agentrun.runtime.containment import Contained, Outcome, bounded, call
 from agentrun.runtime.hooks import RunHooks
 from agentrun.runtime.run import Run, describe_error
+from agentrun.runtime.services import ToolCallServices
 from agentrun.runtime.threads import ThreadCall
 from agentrun.tools.context import RunContext
 from agentrun.tools.function import FunctionTool
@@ -39,39 +36,31 @@ current_tool_run: ContextVar[ToolRun | None] = ContextVar("agentrun_current_tool
 """The tool call that the current code is part of: a run opened here is nested in it."""
 
 
-class ToolRun:
+class ToolRun(ToolCallServices):
     """A tool call on its way. The batch moves it from phase to phase; its task runs only the user's code."""
 
     __slots__ = (
-        "_cleanups",
-        "_contained",
         "_ctx",
         "_hook_started",
         "_hooks",
-        "_interrupted",
-        "_stopping",
         "_tasks",
         "_thread",
         "arguments",
         "asked",
         "batch",
-        "call",
-        "cancel_reason",
         "created_at",
         "fatal",
         "nested",
         "output",
         "phase",
-        "run",
         "started",
         "told",
         "tool",
     )
 
     def __init__(self, run: Run, batch: ToolBatch, call: ToolCall, tool: FunctionTool | None) -> None:
-        self.run: Run = run
+        super().__init__(run, call)
         self.batch: ToolBatch = batch
-        self.call: ToolCall = call
         self.tool: FunctionTool | None = tool
         self.phase: Phase = "new"
         self.output: ToolOutput | None = None
@@ -79,14 +68,9 @@ class ToolRun:
         self.started: bool = False
         self.asked: bool = False  # for approval
         self.told: bool = False
-        self.cancel_reason: str | None = None
         self.created_at: float = run.clock()
         self.arguments: Any = None
-        self._contained: Contained[Any] | None = None
         self._ctx: RunContext[Any] | None = None
-        self._cleanups: list[Callable[[BaseException | None], Awaitable[object]]] = []
-        self._interrupted: anyio.Event | None = None
-        self._stopping = False
         self._hook_started = False
         self._tasks = 0  # of this call that are alive: its own and the hook's
         self._thread: ThreadCall[Any] | None = None
@@ -103,11 +87,6 @@ class ToolRun:
         """The output; there is one once the call has ended."""
         assert self.output is not None
         return self.output
-
-    @property
-    def what(self) -> str:
-        """For reports."""
-        return f"tool {self.call.name} ({self.call.call_id})"
 
     @property
     def ended(self) -> bool:
@@ -166,9 +145,7 @@ class ToolRun:
         """Cancel the call. Returns whether that was still possible. Synchronous; the first reason wins."""
         if self.phase == "ended" or self.cancel_reason is not None or self.output is not None:
             return False
-        self.cancel_reason = reason
-        self._stopping = True
-        self.notify_interrupt()
+        self.tell_cancelled(reason)
         if self._contained is not None:
             self._contained.cancel()
             if self.phase == "running":
@@ -179,11 +156,6 @@ class ToolRun:
         """Let the time of the call be over at once, as its timeout would. Synchronous; nothing if it has none."""
         if self._contained is not None and self._timeout is not None:
             self._contained.cancel()
-
-    def notify_interrupt(self) -> None:
-        """Release those who wait in ``ctx.wait_interrupted()``."""
-        if self._interrupted is not None:
-            self._interrupted.set()
 
     def cancel_text(self) -> str:
         """What the model is told about a cancelled call."""
@@ -342,7 +314,8 @@ class ToolRun:
         elif outcome.ending in ("cancelled", "returned"):
             self._cancelled(outcome)
         elif outcome.ending == "native_cancellation":
-            self.cancel_reason = self.cancel_reason or "its task was cancelled"
+            if self.cancel_reason is None:
+                self.tell_cancelled("its task was cancelled")
             self._cancelled(outcome)
         elif outcome.ending == "foreign_cancellation":
             message = f"{self.what} let a cancellation out that agentrun did not ask for"
@@ -429,75 +402,7 @@ class ToolRun:
         finally:
             self._task_over()
 
-    # What the tool can ask for: CallServices -------------------------------------------------------------------
-
-    def progress(self, data: Any) -> None:
-        event = ToolProgress(self.call.call_id, self.call.name, data)
-        self.run.post(lambda: self.run.publish(event) if not self.ended else None)
-
-    def on_cleanup(self, callback: Callable[[], Awaitable[object] | object]) -> None:
-        async def cleanup(_: BaseException | None) -> None:
-            await call(callback)
-
-        self._cleanups.append(cleanup)
-
-    async def enter_async_context(self, cm: AbstractAsyncContextManager[_T]) -> _T:
-        value = await cm.__aenter__()
-        # No await between the two: a context that was entered is one that will be left.
-        self._cleanups.append(
-            lambda exc: cm.__aexit__(type(exc) if exc is not None else None, exc, exc.__traceback__ if exc else None)
-        )
-        return value
-
-    def check_cancelled(self) -> None:
-        # A plain flag: this is asked from threads, where no scope may be looked at.
-        if self._stopping or self.ended:
-            raise CallCancelled(self.cancel_reason or "the call timed out")
-
-    async def wait_interrupted(self) -> str | None:
-        current = self.run.machine.interrupts.current
-        if current is None and self.cancel_reason is None:
-            if self._interrupted is None:
-                self._interrupted = anyio.Event()
-            await self._interrupted.wait()
-        else:
-            await anyio.lowlevel.checkpoint()
-        current = self.run.machine.interrupts.current
-        return current.reason if current is not None else self.cancel_reason
-
-    @contextlib.asynccontextmanager
-    async def critical(self, max_seconds: float) -> AsyncGenerator[None]:
-        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + max_seconds) as scope:
-            yield
-        if scope.cancelled_caught:
-            self.run.report.expired_graces.append(f"critical section of {self.what}")
-            # An interrupt that came meanwhile is told here: the relay knows this await for one that asks for it.
-            await anyio.lowlevel.checkpoint_if_cancelled()
-            raise TimeoutError(f"the critical section of {self.what} took longer than {max_seconds:g} seconds")
-
-    def _unwind(self, raised: BaseException | None) -> Coroutine[Any, Any, None] | None:
-        return self._run_cleanups(raised) if self._cleanups else None
-
-    async def _run_cleanups(self, raised: BaseException | None) -> None:
-        contained = self._contained
-        assert contained is not None
-        grace = self.run.config.cleanup_grace
-        while self._cleanups:
-            cleanup = self._cleanups.pop()
-            with contextlib.ExitStack() as stack:
-                if contained.grace_expired:
-                    # The tool has used up its grace, but what it registered has a right to its own.
-                    stack.enter_context(anyio.CancelScope(shield=True, deadline=anyio.current_time() + grace))
-                else:
-                    contained.protect()
-                try:
-                    await cleanup(raised)
-                except BaseException as exc:  # noqa: BLE001 - reported; the next cleanup must run
-                    cancelled, error = split_cancelled(exc, anyio.get_cancelled_exc_class())
-                    if error is not None:
-                        self.run.cleanup_error(error, f"cleanup of {self.what}")
-                    elif cancelled is not None:
-                        self.run.report.expired_graces.append(f"cleanup of {self.what}")
+    # What it looks like ----------------------------------------------------------------------------------------
 
     def state(self, now: float) -> ScopeState:
         """For ``ActiveRun.state()``."""

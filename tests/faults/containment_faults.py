@@ -7,6 +7,7 @@ from .catalog import Edit, Fault
 __all__ = ["FAULTS"]
 
 CONTAINED = "agentrun.runtime.containment:Contained"
+RELAY = "agentrun.runtime.relay:Relay"
 TOOL = "agentrun.runtime.tool_run:ToolRun"
 
 FAULTS = [
@@ -20,7 +21,7 @@ FAULTS = [
     ),
     Fault(
         "there is no shield for the cleanup",
-        (Edit(f"{CONTAINED}._raise_shield", "        shield.shield = True\n", "        shield.shield = False\n"),),
+        (Edit(f"{RELAY}._raise_shield", "        shield.shield = True\n", "        shield.shield = False\n"),),
         "two tools",
         ("interrupt",),
         7,
@@ -29,7 +30,7 @@ FAULTS = [
         "the grace has no end",
         (
             Edit(
-                f"{CONTAINED}._begin_grace",
+                f"{RELAY}._begin_grace",
                 "        self._grace_scope.deadline = self.cell.backend.time() + self._grace\n",
                 "",
             ),

@@ -9,11 +9,12 @@ __all__ = ["FAULTS"]
 GUARD = "agentrun.runtime.guard_race:GuardRace"
 THREAD = "agentrun.runtime.threads:ThreadCall"
 TOOL = "agentrun.runtime.tool_run:ToolRun"
+SERVICES = "agentrun.runtime.services:ToolCallServices"
 
 FAULTS = [
     Fault(
         "a thread is not told that its call was cancelled",
-        (Edit(f"{TOOL}.check_cancelled", "if self._stopping or self.ended:", "if self.ended:"),),
+        (Edit(f"{SERVICES}.check_cancelled", "if self._stopping or self.ended:", "if self.ended:"),),
         "thread without end",
         ("interrupt",),
         1,

@@ -8,7 +8,9 @@ __all__ = ["FAULTS"]
 
 BATCH = "agentrun.runtime.tool_batch:ToolBatch"
 CONTAINED = "agentrun.runtime.containment:Contained"
+RELAY = "agentrun.runtime.relay:Relay"
 TOOL = "agentrun.runtime.tool_run:ToolRun"
+SERVICES = "agentrun.runtime.services:ToolCallServices"
 
 FAULTS = [
     Fault(
@@ -163,7 +165,7 @@ FAULTS = [
     ),
     Fault(
         "cleanups run in the wrong order",
-        (Edit(f"{TOOL}._run_cleanups", "self._cleanups.pop()", "self._cleanups.pop(0)"),),
+        (Edit(f"{SERVICES}._run_cleanups", "self._cleanups.pop()", "self._cleanups.pop(0)"),),
         "careful",
         ("interrupt_tool",),
         6,
@@ -172,7 +174,7 @@ FAULTS = [
         "cleanups do not run when the tool is cancelled",
         (
             Edit(
-                f"{TOOL}._unwind",
+                f"{SERVICES}._unwind",
                 "if self._cleanups else None",
                 "if self._cleanups and self.cancel_reason is None else None",
             ),
@@ -184,9 +186,11 @@ FAULTS = [
     Fault(
         "cleanups are not shielded",
         (
-            Edit(f"{TOOL}._run_cleanups", "                    contained.protect()\n", "                    pass\n"),
+            Edit(
+                f"{SERVICES}._run_cleanups", "                    contained.protect()\n", "                    pass\n"
+            ),
             Edit(f"{CONTAINED}.run", "                self.protect()\n", ""),
-            Edit(f"{CONTAINED}._raise_shield", "        shield.shield = True\n", "        shield.shield = False\n"),
+            Edit(f"{RELAY}._raise_shield", "        shield.shield = True\n", "        shield.shield = False\n"),
         ),
         "careful",
         ("interrupt",),
@@ -196,7 +200,7 @@ FAULTS = [
         "something is acquired before the try",
         (
             Edit(
-                f"{TOOL}.enter_async_context",
+                f"{SERVICES}.enter_async_context",
                 "        value = await cm.__aenter__()\n",
                 "        value = await cm.__aenter__()\n        await anyio.sleep(0.1)\n",
             ),
@@ -207,7 +211,7 @@ FAULTS = [
     ),
     Fault(
         "a critical section is not shielded",
-        (Edit(f"{TOOL}.critical", "anyio.CancelScope(shield=True, deadline", "anyio.CancelScope(deadline"),),
+        (Edit(f"{SERVICES}.critical", "anyio.CancelScope(shield=True, deadline", "anyio.CancelScope(deadline"),),
         "careful",
         ("interrupt",),
         7,
