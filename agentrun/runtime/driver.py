@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import anyio
 
+from agentrun.core.error_text import describe_error
 from agentrun.core.errors import AgentRunError, ModelBehaviorError, TimeLimitExceeded
 from agentrun.core.events import RunEnded
 from agentrun.core.item_json import parse_items
@@ -23,7 +24,8 @@ from agentrun.runtime.cancellations import only_cancellations
 from agentrun.runtime.containment import bounded, call
 from agentrun.runtime.guardrails import OutputGuardrail
 from agentrun.runtime.model_call import call_model
-from agentrun.runtime.run import Run, describe_error
+from agentrun.runtime.reports import foreign_cancellation
+from agentrun.runtime.run import Run
 from agentrun.runtime.services import NoCallServices
 from agentrun.runtime.tool_batch import ToolBatch
 
@@ -33,7 +35,7 @@ __all__ = ["drive", "end_undriven"]
 async def drive(run: Run, first_input: tuple[Item, ...]) -> None:
     """The task of the driver. Never raises; the ending is in ``run.result`` then."""
     run.driving = True
-    run.cell.enter()
+    run.steps.cell.enter()
     try:
         if run.config.max_seconds is not None:
             run.start_timer(run.config.max_seconds, functools.partial(_time_is_up, run))
@@ -44,7 +46,7 @@ async def drive(run: Run, first_input: tuple[Item, ...]) -> None:
         else:
             run.fail(exc)
     try:
-        if run.left_open is None:
+        if run.reports.left_open is None:
             await _wind_up(run)
         else:  # perhaps in this very task, and what was left open there has been cancelled
             with anyio.CancelScope(shield=True):
@@ -53,7 +55,7 @@ async def drive(run: Run, first_input: tuple[Item, ...]) -> None:
         if not only_cancellations(exc):
             run.fail(exc)
     # Synchronous from here on, so that nothing can come between the ending and its being told.
-    run.cell.leave()
+    run.steps.cell.leave()
     if run.task_pool is not None:
         run.task_pool.close()
     _tell_ending(run)
@@ -143,10 +145,10 @@ def _parse_output(agent: Any, message: AssistantMessage) -> Any:
 async def _load_session(run: Run) -> None:
     session = run.session
     assert session is not None
-    outcome = await run.step("session", "load", call(session.load))
+    outcome = await run.steps.take("session", "load", call(session.load))
     if outcome.error is not None or outcome.ending == "foreign_cancellation":
         run.session_failed = True
-        run.fail(outcome.error or run.foreign_cancellation("the session"))
+        run.fail(outcome.error or foreign_cancellation("the session"))
         return
     if outcome.value is None:
         return
@@ -169,15 +171,17 @@ async def _save_session(run: Run) -> None:
     assert session is not None
     transcript = run.machine.transcript
     upto = len(transcript)
-    outcome = await run.step("session", "append", call(session.append, transcript.since(run.saved)), finish=True)
+    outcome = await run.steps.take("session", "append", call(session.append, transcript.since(run.saved)), finish=True)
     if outcome.ending == "returned":
         run.saved = upto
         return
     run.session_failed = True
     if outcome.ending == "cancelled" and not outcome.grace_expired:
-        run.report.expired_graces.append("session append")  # it was given the grace to finish in, and cut at its end
+        run.reports.teardown.expired_graces.append(
+            "session append"
+        )  # it was given the grace to finish in, and cut at its end
     if outcome.ending == "foreign_cancellation":
-        run.fail(run.foreign_cancellation("the session"))
+        run.fail(foreign_cancellation("the session"))
     else:
         run.fail(outcome.error or TimeoutError("the session did not store the history within the cleanup grace"))
 
@@ -188,12 +192,12 @@ async def _start_hooks(run: Run) -> None:
             return  # those that are not told of the start are not told of the end
         run.started_hooks.append(hooks)
         started = call(hooks.on_run_start, run.context(NoCallServices(run)))
-        outcome = await run.step("hook", "on_run_start", started)
+        outcome = await run.steps.take("hook", "on_run_start", started)
         if outcome.ending == "raised":
             assert outcome.error is not None
-            run.cleanup_error(outcome.error, "hook on_run_start")
+            run.reports.cleanup_error(outcome.error, "hook on_run_start")
         elif outcome.ending == "foreign_cancellation":
-            run.cleanup_error(run.foreign_cancellation("hook on_run_start"), "hook on_run_start")
+            run.reports.cleanup_error(foreign_cancellation("hook on_run_start"), "hook on_run_start")
 
 
 # The end -----------------------------------------------------------------------------------------------------------
@@ -220,7 +224,7 @@ async def _wind_up(run: Run) -> None:
         for hooks in run.started_hooks:
             ctx = run.context(NoCallServices(run))
             ended = await bounded(functools.partial(hooks.on_run_end, ctx, result), run.config.cleanup_grace)
-            run.note_bounded(ended, "hook on_run_end")
+            run.reports.note_bounded(ended, "hook on_run_end")
 
 
 def _break_off(run: Run) -> None:
@@ -247,8 +251,8 @@ def _result(run: Run) -> RunResult[Any]:
         pending_approvals=run.pending_approvals,
         guardrail_results=tuple(run.guardrail_results),
         error=machine.failure,
-        errors=tuple(run.errors),
-        teardown=run.report,
+        errors=tuple(run.reports.errors),
+        teardown=run.reports.teardown,
     )
 
 
@@ -267,7 +271,7 @@ def _tell_ending(run: Run) -> None:
     for scope in run.timers:
         scope.cancel()
     if run.teardown_started_at is not None:
-        run.report.seconds = run.clock() - run.teardown_started_at
+        run.reports.teardown.seconds = run.clock() - run.teardown_started_at
     result = _result(run)
     machine.inbox.close()
     run.result = result

@@ -12,11 +12,13 @@ from typing import Any, Literal, cast
 import anyio
 import anyio.lowlevel
 
+from agentrun.core.error_text import describe_error
 from agentrun.core.events import GuardrailEnded
 from agentrun.core.results import GuardrailResult, ScopeState
 from agentrun.runtime.containment import Contained, Outcome
 from agentrun.runtime.guardrails import Guardrail, Trip, bind_guardrail, read_verdict, tripped_error
-from agentrun.runtime.run import UNBORN_AFTER, Run, describe_error
+from agentrun.runtime.reports import foreign_cancellation
+from agentrun.runtime.run import UNBORN_AFTER, Run
 from agentrun.runtime.services import NoCallServices
 from agentrun.runtime.threads import ThreadCall
 
@@ -125,7 +127,7 @@ class GuardRace:
                 outcome = await guard.contained.run(self._call(guard, what))
             # A thread that has ended within its grace has kept to the rules. Its answer comes too late nevertheless.
             late, outcome.swallowed = outcome.swallowed, outcome.swallowed and guardrail.is_async
-            self._run.note(outcome, what)
+            self._run.reports.note(outcome, what)
             outcome.swallowed = late
             if outcome.ending == "returned" and not outcome.swallowed:
                 trip = read_verdict(guardrail, outcome.value)
@@ -149,7 +151,7 @@ class GuardRace:
             guard.result = GuardrailResult(guardrail.name, kind, "tripped", late.message)
             guard.error = tripped_error(guardrail, kind, late)
         else:
-            guard.error = outcome.error or self._run.foreign_cancellation(f"{kind} guardrail {guardrail.name}")
+            guard.error = outcome.error or foreign_cancellation(f"{kind} guardrail {guardrail.name}")
             guard.result = GuardrailResult(guardrail.name, kind, "failed", describe_error(guard.error))
         self._tell()
 
@@ -157,7 +159,7 @@ class GuardRace:
         """Tell the ends in the order in which the guardrails are listed, and fail with the first that did not pass."""
         self._publish(cancelled=False)
         if any(guard.error is not None for guard in self._guards):
-            self._run.cut_step()  # the model stream stops at once; the driver collects when it has been closed
+            self._run.steps.trip()  # the model stream stops at once; the driver collects when it has been closed
         self._run.wake()
 
     def _publish(self, *, cancelled: bool) -> None:
@@ -194,7 +196,7 @@ class GuardRace:
             return await thread.run(run.task_group)
         finally:
             if thread.abandoned:
-                run.report.abandoned_threads.append(f"{what} in thread {thread.thread_name!r}")
+                run.reports.teardown.abandoned_threads.append(f"{what} in thread {thread.thread_name!r}")
 
     def scopes(self, now: float) -> list[ScopeState]:
         """For ``ActiveRun.state()``."""

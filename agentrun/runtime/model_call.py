@@ -23,8 +23,10 @@ from agentrun.core.model import Model, ModelRequest, ModelSettings, ToolSpec
 from agentrun.core.response import ResponseBuilder
 from agentrun.core.turns import CallModel
 from agentrun.runtime.containment import bounded, call
+from agentrun.runtime.reports import foreign_cancellation
 from agentrun.runtime.run import Run
 from agentrun.runtime.services import NoCallServices
+from agentrun.runtime.steps import start_hook
 
 if TYPE_CHECKING:
     from agentrun.runtime.agent import Agent
@@ -64,7 +66,7 @@ async def call_model(run: Run, first_input: tuple[Item, ...]) -> None:
         instructions, tools = prepared
     if run.hub.pressed and run.hub.lagging:
         waited = True
-        await run.step("run", "waiting for watchers", run.hub.wait_for_watchers())
+        await run.steps.take("run", "waiting for watchers", run.hub.wait_for_watchers())
     # From here to the stream there is no await: what is due now is part of this very call.
     if waited and not isinstance(machine.next_action(), CallModel):
         return  # the run was interrupted meanwhile, or the input that asked for this call was withdrawn
@@ -91,7 +93,7 @@ async def call_model(run: Run, first_input: tuple[Item, ...]) -> None:
         agent.output_schema,
     )
     run.phase = "model"
-    outcome = await run.step("model", name, _stream(run, model, request, builder), ignores_cut=False)
+    outcome = await run.steps.take("model", name, _stream(run, model, request, builder), ignores_cut=False)
     _end(run, turn, builder, outcome.ending, outcome.error, cut=outcome.swallowed)
     if run.hooks:
         await _end_hooks(run, builder)
@@ -142,10 +144,9 @@ async def _stream(run: Run, model: Model, request: ModelRequest, builder: Respon
     run.offered = None if all_tools else frozenset(spec.name for spec in request.tools)
     for hooks in run.hooks:
         run.model_hooks.append(hooks)
-        await run.start_hook(
-            run.current_step, "hook on_model_start", hooks.on_model_start, run.context(NoCallServices(run)), request
-        )
-        if run.current_step.delivered:
+        ctx = run.context(NoCallServices(run))
+        await start_hook(run, run.steps.current, "hook on_model_start", hooks.on_model_start, ctx, request)
+        if run.steps.current.delivered:
             return  # the hook has kept the cancellation to itself, or its cleanup raised in its place
     count = 0
     async with model.stream(request) as events:
@@ -164,7 +165,7 @@ async def _end_hooks(run: Run, builder: ResponseBuilder) -> None:
         hooks = run.model_hooks.pop(0)
         ctx = run.context(NoCallServices(run))
         ended = await bounded(partial(hooks.on_model_end, ctx, builder.outcome), run.config.cleanup_grace)
-        run.note_bounded(ended, "hook on_model_end")
+        run.reports.note_bounded(ended, "hook on_model_end")
 
 
 def model_name(model: Model) -> str:
@@ -203,12 +204,12 @@ async def _pass_blocking_guardrails(run: Run, first_input: tuple[Item, ...]) -> 
 async def _prepare(run: Run, agent: Agent[Any, Any]) -> tuple[str | None, Sequence[ToolSpec]] | None:
     """Ask the agent's functions for instructions and enabled tools; ``None`` if the run is to stop."""
     run.phase = "starting"
-    outcome = await run.step("run", f"preparing {agent.name}", _ask(run, agent))
+    outcome = await run.steps.take("run", f"preparing {agent.name}", _ask(run, agent))
     if outcome.ending == "raised":
         assert outcome.error is not None
         run.fail(outcome.error)
     elif outcome.ending == "foreign_cancellation":
-        run.fail(run.foreign_cancellation(f"preparing the call of agent {agent.name!r}"))
+        run.fail(foreign_cancellation(f"preparing the call of agent {agent.name!r}"))
     return None if run.machine.ending else outcome.value
 
 

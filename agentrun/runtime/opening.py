@@ -20,6 +20,7 @@ import anyio
 import anyio.lowlevel
 
 from agentrun.core.config import RunConfig
+from agentrun.core.error_text import describe_error
 from agentrun.core.errors import UserError
 from agentrun.core.events import RunStarted
 from agentrun.core.inbox import Inbox
@@ -37,7 +38,7 @@ from agentrun.runtime.guard_race import GuardRace
 from agentrun.runtime.handle import ActiveRun
 from agentrun.runtime.hooks import RunHooks
 from agentrun.runtime.resolving import Response, list_hooks, reopen, resolve_models, resume_agent
-from agentrun.runtime.run import UNBORN_AFTER, Run, describe_error
+from agentrun.runtime.run import UNBORN_AFTER, Run
 from agentrun.runtime.tool_run import current_tool_run
 from agentrun.sessions.protocol import Session
 
@@ -297,7 +298,7 @@ class _Opening:
             await self._task_group.__aexit__(None, None, None)
         except BaseException as caught:  # noqa: BLE001 - a cancellation that reached the host in the last moment
             # That user code has left scopes open in a task is known, and the group says so once more.
-            expected = run.left_open is not None and _strength(caught) == _ERROR
+            expected = run.reports.left_open is not None and _strength(caught) == _ERROR
             if not expected and (exc is None or not is_scoped_cancellation(caught)):
                 interruption = interruption or caught
         parent = run.parent
@@ -305,8 +306,8 @@ class _Opening:
             parent.nested.remove(run)
             parent.run.machine.usage.add(run.machine.usage)
             # Few look at the result of a nested run, and a thread that goes on must not do so in silence.
-            left = (f"{entry}, in {parent.what}" for entry in run.report.abandoned_threads)
-            parent.run.report.abandoned_threads.extend(left)
+            left = (f"{entry}, in {parent.what}" for entry in run.reports.teardown.abandoned_threads)
+            parent.run.reports.teardown.abandoned_threads.extend(left)
         run.release()
         return self._leave(exc, interruption)
 
@@ -351,11 +352,11 @@ class _Opening:
         result = run.result
         assert result is not None
         failure = result.error if result.status == "failed" and not self._live._failure_told else None
-        broken = run.left_open if exc is not None and is_scoped_cancellation(exc) else None
+        broken = run.reports.left_open if exc is not None and is_scoped_cancellation(exc) else None
         if broken is not None and anyio.current_effective_deadline() != -math.inf:
             raise broken from None  # nobody outside has cancelled the block: its group has, when a task broke it
-        if _strength(run.exit_request) > _strength(interruption):
-            interruption = run.exit_request
+        if _strength(run.reports.exit_request) > _strength(interruption):
+            interruption = run.reports.exit_request
         if interruption is not None and _strength(interruption) > _strength(exc):
             # A cancellation always goes on. An error of the body stays visible as its context, as it does in any
             # ``try: ... finally: await ...`` that is cancelled in its ``finally``.

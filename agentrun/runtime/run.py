@@ -7,15 +7,16 @@ the others only change what the turn machine knows, cut what has to be cut, and 
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from agentrun.core.config import RunConfig
-from agentrun.core.errors import AgentRunError, UserError
+from agentrun.core.error_text import describe_error
+from agentrun.core.errors import UserError
 from agentrun.core.events import Event, InputInjected, InterruptRequested
 from agentrun.core.inbox import Delivery
 from agentrun.core.interrupts import InterruptMode
@@ -27,16 +28,14 @@ from agentrun.core.results import (
     RunResult,
     RunState,
     ScopeState,
-    TeardownReport,
 )
 from agentrun.core.snapshot import UndeliveredInput
 from agentrun.core.turns import Effect, TurnMachine
 from agentrun.runtime.backend import Backend, WakeUp
-from agentrun.runtime.cancellations import native_cancellations, only_cancellations
-from agentrun.runtime.cell import Cell
-from agentrun.runtime.containment import Contained, Outcome, call
 from agentrun.runtime.hub import EventHub
 from agentrun.runtime.injection import Injection
+from agentrun.runtime.reports import Reports
+from agentrun.runtime.steps import Steps
 from agentrun.sessions.protocol import Session
 from agentrun.tools.context import CallServices, RunContext
 
@@ -58,8 +57,6 @@ UNBORN_AFTER: Final = 3
 It happens when an event loop cancels all its tasks, as ``asyncio.run`` does when its main function has returned.
 """
 
-_T = TypeVar("_T")
-
 
 class Run:
     """One run, from inside. Users hold an `ActiveRun`."""
@@ -67,25 +64,16 @@ class Run:
     __slots__ = (
         "__weakref__",
         "_done",
-        "_finishing_step",
         "_news",
-        "_step",
-        "_step_ignores_cut",
-        "_step_kind",
-        "_step_name",
-        "_step_started",
         "_waiter",
         "agent",
         "backend",
-        "cell",
         "checked",
         "clock",
         "config",
         "deps",
         "driving",
         "end_on_approval",
-        "errors",
-        "exit_request",
         "first_input_checked",
         "guardrail_results",
         "guards",
@@ -94,7 +82,6 @@ class Run:
         "hub",
         "id",
         "known_calls",
-        "left_open",
         "machine",
         "model_hooks",
         "models",
@@ -104,13 +91,14 @@ class Run:
         "pending_approvals",
         "phase",
         "publish",
-        "report",
+        "reports",
         "result",
         "saved",
         "session",
         "session_failed",
         "started_at",
         "started_hooks",
+        "steps",
         "task_group",
         "task_pool",
         "teardown_started_at",
@@ -152,9 +140,8 @@ class Run:
             EventHub(self.backend) if parent is None else EventHub(self.backend, parent.run.hub, (parent.call.call_id,))
         )
         self.publish: Callable[[Event], None] = self.hub.publish  # tell the watchers
-        self.report: TeardownReport = TeardownReport()
-        self.errors: list[BaseException] = []
-        self.exit_request: BaseException | None = None  # a Ctrl-C or `sys.exit()` that is no failure of the run
+        self.reports: Reports = Reports(self)
+        self.steps: Steps = Steps(self)
         self.guardrail_results: list[GuardrailResult] = []
         self.pending_approvals: tuple[ToolCall, ...] = ()
         self.phase: str = "starting"
@@ -170,9 +157,6 @@ class Run:
         self.guards: GuardRace
         self.task_group: TaskGroup
         self.task_pool: TaskPool | None = None  # most runs need none
-        # Of the driver, which is in it from its first step to its last.
-        self.cell: Cell = Cell(shield=True, backend=self.backend)
-        self.left_open: AgentRunError | None = None  # user code has left scopes of its own open, which says this
         self.tools: list[ToolRun] = []  # of the turn under way, in the order of the calls
         self.known_calls: set[str] = set()
         self.offered: frozenset[str] | None = None  # names of the tools that the last request offered; None: all
@@ -186,12 +170,6 @@ class Run:
         self._done: anyio.Event | None = None
         self._waiter: WakeUp | None = None  # of the driver
         self._news = False
-        self._step: Contained[Any] | None = None
-        self._step_name = ""
-        self._step_kind: Any = "run"
-        self._step_started = 0.0
-        self._step_ignores_cut = False
-        self._finishing_step = False  # the step is to be finished within the grace instead of being cut
 
     # Steering: called from any task of the loop ----------------------------------------------------------------
 
@@ -228,14 +206,7 @@ class Run:
         if self.machine.fail(error):
             self.apply("stop")
         elif error is not self.machine.failure:
-            self.errors.append(error)
-            self._heed(error)
-
-    def _heed(self, error: BaseException) -> None:
-        """Ctrl-C and ``sys.exit()`` go on, wherever they came up: in somebody's cleanup, too."""
-        if isinstance(error, (KeyboardInterrupt, SystemExit)) and self.exit_request is None:
-            self.exit_request = error
-            self.cancel()
+            self.reports.error(error)
 
     def inject(self, value: RunInput, deliver: Delivery) -> Injection:
         """See `ActiveRun.inject`."""
@@ -279,32 +250,23 @@ class Run:
         stop = effect == "stop"
         if stop and self.teardown_started_at is None:
             self.teardown_started_at = self.clock()
-        step = self._step
-        if step is not None and (stop or not self._step_ignores_cut):
-            if self._finishing_step:
-                step.hasten(self.config.cleanup_grace)
-            else:
-                step.cancel()
         if stop:
+            self.steps.stop()
             self.guards.cancel()
         else:
+            self.steps.cut()
             self.guards.drop_output()
         reason = self.stop_reason if stop else CUT_REASON
         for tool in self.tools:
             tool.request_cancel(reason)
         self.wake()
 
-    def cut_step(self) -> None:
-        """Cut the driver's current step: a guardrail does not pass."""
-        if self._step is not None and not self._finishing_step:
-            self._step.cancel()
-
     @property
     def stop_reason(self) -> str:
         """Why the run stops, for the outputs of cancelled calls."""
         machine = self.machine
         if machine.failure is not None:
-            return f"the run failed: {_first_line(machine.failure)}"
+            return f"the run failed: {describe_error(machine.failure)}"
         if machine.cancelled:
             return "the run was cancelled"
         current = machine.interrupts.current
@@ -354,109 +316,7 @@ class Run:
 
         self.task_group.start_soon(timer, name=f"agentrun timer {self.id}")
 
-    # User code inside the driver -------------------------------------------------------------------------------
-
-    async def step(
-        self,
-        kind: str,
-        name: str,
-        coro: Coroutine[Any, Any, _T],
-        *,
-        ignores_cut: bool = True,
-        finish: bool = False,
-    ) -> Outcome[_T]:
-        """Run one piece of user code inside the driver, contained, and cancelled when the run stops.
-
-        Args:
-            kind: What it is, for ``state()``.
-            name: Its name, for ``state()`` and the teardown report.
-            coro: The code.
-            ignores_cut: An injection that cuts in does not concern it.
-            finish: When the run stops, it may finish within its grace instead of being cut.
-        """
-        if self.machine.ending and not finish:
-            coro.close()  # it is not started at all
-            return Outcome("cancelled")
-        contained: Contained[_T] = Contained(self.config.cleanup_grace, cell=self.cell)
-        if self.machine.ending:
-            contained.set_deadline(self.config.cleanup_grace)
-        self._step, self._step_name, self._step_kind = contained, name, kind
-        self._step_started = self.clock()
-        self._step_ignores_cut, self._finishing_step = ignores_cut, finish
-        try:
-            outcome = await contained.run(coro)
-        finally:
-            self._step = None
-        if outcome.notable:
-            self.note(outcome, f"{kind} {name}")
-        self.guards.collect()
-        if outcome.ending == "native_cancellation":
-            # Somebody cancelled the driver's task natively, which is a cancellation of the run from outside.
-            self.cancel()
-        return outcome
-
-    @property
-    def current_step(self) -> Contained[Any]:
-        """What the step is contained in that asks for it."""
-        assert self._step is not None
-        return self._step
-
-    def note(self, outcome: Outcome[Any], what: str) -> None:
-        """Keep what the teardown report has to say about a piece of user code."""
-        if outcome.left_open:
-            self._note_left_open(what)
-        if outcome.grace_expired:
-            self.report.expired_graces.append(what)
-        if outcome.swallowed:
-            self.report.swallowed_cancellations.append(what)
-        if outcome.error is not None and outcome.ending != "raised":
-            self.cleanup_error(outcome.error, what)
-
-    async def start_hook(
-        self, inside: Contained[Any], what: str, hook: Callable[..., Awaitable[object]], *args: Any
-    ) -> None:
-        """Call a hook ``inside`` contained code: it is cancelled with it, but what it raises does not concern it."""
-        native_before = native_cancellations()
-        try:
-            await call(hook, *args)
-        except Exception as exc:  # noqa: BLE001 - a hook never decides what happens
-            self.cleanup_error(exc, what)
-        except BaseException as exc:
-            asked = inside.cancel_called or native_cancellations() > native_before
-            if asked or not only_cancellations(exc):
-                raise
-            self.cleanup_error(self.foreign_cancellation(what), what)
-
-    def note_bounded(self, outcome: Outcome[Any], what: str) -> None:
-        """The same for cleanup code that ran under `bounded`."""
-        if outcome.left_open:
-            self._note_left_open(what)
-        if outcome.error is not None:
-            self.cleanup_error(outcome.error, what)
-        if outcome.ending == "cancelled":
-            self.report.expired_graces.append(what)
-        elif outcome.ending == "foreign_cancellation":
-            self.cleanup_error(self.foreign_cancellation(what), what)
-
-    def _note_left_open(self, what: str) -> None:
-        if self.left_open is None:
-            # The task that it ran in cannot leave its own scopes any more, and breaks the run's group at its end.
-            self.left_open = AgentRunError(
-                f"{what} has entered a cancel scope or a task group (a client may have one inside) and left it open. "
-                "Leave it in the same call, or enter it with `await ctx.enter_async_context(...)`; what shall live "
-                "longer is opened around the run"
-            )
-            self.fail(self.left_open)
-
-    def cleanup_error(self, error: BaseException, what: str) -> None:
-        """Keep an error that did not decide the ending."""
-        self.errors.append(error)
-        self.report.cleanup_errors.append(f"{what}: {_first_line(error)}")
-        self._heed(error)
-
-    def foreign_cancellation(self, what: str) -> AgentRunError:
-        """The error for a cancellation that user code let out though nobody asked for one."""
-        return AgentRunError(f"{what} let a cancellation out that agentrun did not ask for")
+    # For user code ---------------------------------------------------------------------------------------------
 
     def context(self, services: CallServices, call_id: str = "", tool_name: str = "") -> RunContext[Any]:
         """A context for user code."""
@@ -488,7 +348,8 @@ class Run:
 
         Reference counting can then free it at once. A thousand runs that wait for the garbage collector are a pause.
         """
-        del self.handle, self.guards, self.task_pool
+        del self.handle, self.guards, self.task_pool, self.steps
+        self.reports.release()
 
     # What the run looks like -----------------------------------------------------------------------------------
 
@@ -502,9 +363,8 @@ class Run:
         machine = self.machine
         children: list[ScopeState] = []
         if self.result is None:
-            if self._step is not None:
-                status = "cancelling" if self._step.cancel_called else "running"
-                children.append(ScopeState(self._step_kind, self._step_name, "", status, now - self._step_started))
+            if (step := self.steps.state(now)) is not None:
+                children.append(step)
             children.extend(self.guards.scopes(now))
             children.extend(tool.state(now) for tool in self.tools if not tool.ended)
         return RunState(
@@ -519,17 +379,3 @@ class Run:
             blocked_on_watchers=self.hub.waiting,
             scope=ScopeState("run", self.agent.name, self.id, self.status, now - self.started_at, tuple(children)),
         )
-
-
-def _first_line(error: BaseException) -> str:
-    if isinstance(error, BaseExceptionGroup):
-        # What is in it, not what each event loop calls a group of what was raised in a task group.
-        inner = cast("BaseExceptionGroup[BaseException]", error).exceptions
-        return "; ".join(_first_line(each) for each in inner)
-    text = str(error).strip().split("\n", 1)[0]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def describe_error(error: BaseException) -> str:
-    """An error in one line: its type and what it says."""
-    return _first_line(error)

@@ -139,7 +139,7 @@ class ToolCallServices:
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + max_seconds) as scope:
             yield
         if scope.cancelled_caught:
-            self.run.report.expired_graces.append(f"critical section of {self.what}")
+            self.run.reports.teardown.expired_graces.append(f"critical section of {self.what}")
             # An interrupt that came meanwhile is told here: the relay knows this await for one that asks for it.
             await anyio.lowlevel.checkpoint_if_cancelled()
             raise TimeoutError(f"the critical section of {self.what} took longer than {max_seconds:g} seconds")
@@ -164,6 +164,6 @@ class ToolCallServices:
                 except BaseException as exc:  # noqa: BLE001 - reported; the next cleanup must run
                     cancelled, error = split_cancelled(exc, anyio.get_cancelled_exc_class())
                     if error is not None:
-                        self.run.cleanup_error(error, f"cleanup of {self.what}")
+                        self.run.reports.cleanup_error(error, f"cleanup of {self.what}")
                     elif cancelled is not None:
-                        self.run.report.expired_graces.append(f"cleanup of {self.what}")
+                        self.run.reports.teardown.expired_graces.append(f"cleanup of {self.what}")

@@ -201,7 +201,7 @@ class ToolBatch:
             exclusive = not spec.parallel
             self._run.publish(ToolStarted(tool.call.call_id, tool.call.name, tool.call.arguments))
             if self._alone:
-                tool.begin_in(self._run.cell)
+                tool.begin_in(self._run.steps.cell)
             elif tool.needs_one_task:
                 self._begin_in_pool(tool)
             else:
@@ -237,7 +237,7 @@ class ToolBatch:
         tool.told = True
         output = tool.result
         if output.status == "cancelled" and tool.started:
-            self._run.report.cancelled_tools.append(f"{tool.call.name} ({tool.call.call_id})")
+            self._run.reports.teardown.cancelled_tools.append(f"{tool.call.name} ({tool.call.call_id})")
         self._run.publish(ToolEnded(output.call_id, tool.call.name, output.status, output.output))
         self._run.machine.tool_ended(output)
 

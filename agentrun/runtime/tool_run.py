@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
+from agentrun.core.error_text import describe_error
 from agentrun.core.errors import CallCancelled, ToolArgumentsError, ToolError
 from agentrun.core.items import ToolCall, ToolOutput, ToolStatus
 from agentrun.core.results import ScopeState
@@ -16,8 +17,9 @@ from agentrun.runtime.cancellations import only_cancellations
 from agentrun.runtime.cell import Cell
 from agentrun.runtime.containment import Contained, Outcome, bounded, call
 from agentrun.runtime.hooks import RunHooks
-from agentrun.runtime.run import Run, describe_error
+from agentrun.runtime.run import Run
 from agentrun.runtime.services import ToolCallServices
+from agentrun.runtime.steps import start_hook
 from agentrun.runtime.threads import ThreadCall
 from agentrun.tools.context import RunContext
 from agentrun.tools.function import FunctionTool
@@ -113,7 +115,7 @@ class ToolRun(ToolCallServices):
         except ToolArgumentsError as exc:
             return self.end("failed", f"Error: {exc}")
         except Exception as exc:  # noqa: BLE001 - a validator of the user's own that broke is the tool's failure
-            self.run.errors.append(exc)
+            self.run.reports.errors.append(exc)
             return self.end("failed", f"Error: the arguments could not be checked: {describe_error(exc)}")
         if tool.needs_approval is False:
             self.phase = "queued"
@@ -178,7 +180,8 @@ class ToolRun(ToolCallServices):
         self._tasks -= 1
         if self.cancel_reason is not None:
             if outcome.ending == "raised" and outcome.error is not None:
-                self.run.errors.append(outcome.error)  # it broke in the moment of the cancellation: nobody else is told
+                # It broke in the moment of the cancellation: nobody else is told.
+                self.run.reports.errors.append(outcome.error)
             self.end("cancelled", self.cancel_text())
         elif outcome.ending == "returned" and not outcome.swallowed:
             self.phase = "waiting for approval" if outcome.value else "queued"
@@ -249,7 +252,7 @@ class ToolRun(ToolCallServices):
             asked = self._contained is not None and self._contained.cancel_called
             outcome.ending = "cancelled" if asked else "foreign_cancellation"
         if outcome.notable:
-            self.run.note(outcome, self.what)
+            self.run.reports.note(outcome, self.what)
         return outcome
 
     async def _attempts(self) -> Any:
@@ -258,7 +261,7 @@ class ToolRun(ToolCallServices):
         assert contained is not None
         for hooks in self.run.hooks:
             self._hooks.append(hooks)
-            await self.run.start_hook(contained, f"hook of {self.what}", hooks.on_tool_start, self.ctx, self.call)
+            await start_hook(self.run, contained, f"hook of {self.what}", hooks.on_tool_start, self.ctx, self.call)
             if contained.delivered:
                 # The hook has kept it to itself, or its cleanup raised in its place: the tool must not begin.
                 raise CallCancelled(self.cancel_reason or "the call timed out")
@@ -291,13 +294,14 @@ class ToolRun(ToolCallServices):
             return await self._thread.run(self.batch.task_group)
         finally:
             if self._thread.abandoned:
-                self.run.report.abandoned_threads.append(f"{self.what} in thread {self._thread.thread_name!r}")
+                left = f"{self.what} in thread {self._thread.thread_name!r}"
+                self.run.reports.teardown.abandoned_threads.append(left)
 
     async def _invoke_process(self, tool: FunctionTool) -> Any:
         from agentrun.tools.processes import KilledGroup, run_in_process  # few tools need it
 
         def on_killed(report: KilledGroup) -> None:
-            self.run.report.killed_processes.append(f"{self.what}: {report}")
+            self.run.reports.teardown.killed_processes.append(f"{self.what}: {report}")
 
         args, kwargs = tool.call_arguments(self.arguments)
         # SIGTERM, this long, SIGKILL and reaping together must fit into the grace that the call has.
@@ -328,7 +332,7 @@ class ToolRun(ToolCallServices):
             ended = await bounded(
                 functools.partial(hooks.on_tool_end, self.ctx, self.call, self.result), self.run.config.cleanup_grace
             )
-            self.run.note_bounded(ended, f"hook of {self.what}")
+            self.run.reports.note_bounded(ended, f"hook of {self.what}")
 
     def _cancelled(self, outcome: Outcome[Any]) -> None:
         if self.cancel_reason is None:
@@ -398,7 +402,7 @@ class ToolRun(ToolCallServices):
                 if hook is None:
                     continue
                 outcome = await bounded(hook, self.run.config.cleanup_grace)
-                self.run.note_bounded(outcome, f"cancel hook of {self.what}")
+                self.run.reports.note_bounded(outcome, f"cancel hook of {self.what}")
         finally:
             self._task_over()
 

@@ -13,7 +13,7 @@ GUARDS = "agentrun.runtime.guard_race:GuardRace"
 FAULTS = [
     Fault(
         "the driver has no shield",
-        (Edit("agentrun.runtime.run:Run.__init__", "Cell(shield=True, ", "Cell("),),
+        (Edit("agentrun.runtime.steps:Steps.__init__", "Cell(shield=True, ", "Cell("),),
         "two tools",
         ("cancel",),
         7,
@@ -140,9 +140,8 @@ FAULTS = [
             Edit(f"{CALL}:_stream", "        run.model_hooks.append(hooks)\n", ""),
             Edit(
                 f"{CALL}:_stream",
-                "hooks.on_model_start, run.context(NoCallServices(run)), request\n        )\n",
-                "hooks.on_model_start, run.context(NoCallServices(run)), request\n        )\n"
-                "        run.model_hooks.append(hooks)\n",
+                "hooks.on_model_start, ctx, request)\n",
+                "hooks.on_model_start, ctx, request)\n        run.model_hooks.append(hooks)\n",
             ),
         ),
         "hooks",
@@ -172,7 +171,7 @@ FAULTS = [
     ),
     Fault(
         "a trip does not stop the model",
-        (Edit(f"{GUARDS}._tell", "self._run.cut_step()", "pass"),),
+        (Edit(f"{GUARDS}._tell", "self._run.steps.trip()", "pass"),),
         "trip",
         ("interrupt",),
         13,
@@ -182,7 +181,7 @@ FAULTS = [
         (
             Edit(
                 f"{GUARDS}._tell",
-                "self._run.cut_step()",
+                "self._run.steps.trip()",
                 "from agentrun.runtime.driver import _tell_ending\n            self.collect()\n"
                 "            _tell_ending(self._run)",
             ),

@@ -29,8 +29,8 @@ FAULTS = [
         (
             Edit(
                 f"{DRIVER}:drive",
-                "    run.cell.leave()\n",
-                "    await run.hub.wait_for_watchers()\n    run.cell.leave()\n",
+                "    run.steps.cell.leave()\n",
+                "    await run.hub.wait_for_watchers()\n    run.steps.cell.leave()\n",
             ),
         ),
         "slow watcher",

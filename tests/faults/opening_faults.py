@@ -8,6 +8,7 @@ __all__ = ["FAULTS"]
 
 OPENING = "agentrun.runtime.opening:_Opening"
 RUN = "agentrun.runtime.run:Run"
+REPORTS = "agentrun.runtime.reports:Reports"
 
 FAULTS = [
     Fault(
@@ -122,28 +123,34 @@ FAULTS = [
     ),
     Fault(
         "an error that comes after the one that decides is lost",
-        (Edit(f"{RUN}.fail", "            self.errors.append(error)\n", ""),),
+        (Edit(f"{RUN}.fail", "            self.reports.error(error)\n", "            pass\n"),),
         "fatal and untidy",
         ("interrupt",),
         9,
     ),
     Fault(
         "errors in cleanups are lost",
-        (Edit(f"{RUN}.cleanup_error", "        self.errors.append(error)\n", ""),),
+        (Edit(f"{REPORTS}.cleanup_error", "        self.error(error)\n", ""),),
         "untidy",
         ("interrupt",),
         9,
     ),
     Fault(
         "the report is silent about a cleanup that was cut",
-        (Edit(f"{RUN}.note", "if outcome.grace_expired:", "if outcome.grace_expired and outcome.error is not None:"),),
+        (
+            Edit(
+                f"{REPORTS}.note",
+                "if outcome.grace_expired:",
+                "if outcome.grace_expired and outcome.error is not None:",
+            ),
+        ),
         "without end",
         ("interrupt",),
         1,
     ),
     Fault(
         "the report is silent about a swallowed cancellation",
-        (Edit(f"{RUN}.note", "if outcome.swallowed:", "if outcome.swallowed and outcome.value is None:"),),
+        (Edit(f"{REPORTS}.note", "if outcome.swallowed:", "if outcome.swallowed and outcome.value is None:"),),
         "swallows",
         ("interrupt",),
         8,

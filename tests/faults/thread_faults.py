@@ -72,7 +72,7 @@ FAULTS = [
         (
             Edit(
                 "agentrun.runtime.opening:_Opening.__aexit__",
-                "            parent.run.report.abandoned_threads.extend(left)\n",
+                "            parent.run.reports.teardown.abandoned_threads.extend(left)\n",
                 "            del left\n",
             ),
         ),

@@ -1,0 +1,244 @@
+"""Passing every step of a user's coroutine on to it, and watching whether its cancellation reaches it.
+
+The first cancellation that does raises a shield just outside, so that the code may clean up in peace; see
+`agentrun.runtime.containment`. What goes in does not always tell whether the code knows of it: then the suspended
+coroutine is asked (`agentrun.runtime.suspension`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import anyio
+
+from agentrun.runtime.cancellations import comes_from_scope
+from agentrun.runtime.cell import Cell
+from agentrun.runtime.suspension import Suspension, cancellable_trio_wait
+
+__all__ = ["Relay"]
+
+_T = TypeVar("_T")
+
+
+class Relay(Generic[_T]):
+    """An awaitable around a coroutine. `Contained` gives it the coroutine, and asks what has become of it.
+
+    Attributes:
+        cell: Where the code runs.
+    """
+
+    __slots__ = (
+        "_armed",
+        "_cancelled_class",
+        "_coro",
+        "_delivered",
+        "_ended_sleep",
+        "_expiring",
+        "_grace",
+        "_grace_scope",
+        "_on_delivered",
+        "_on_trio",
+        "_scope",
+        "_settled",
+        "_thrown",
+        "cell",
+    )
+
+    _coro: Coroutine[Any, Any, _T]
+    _on_trio: bool
+
+    def __init__(self, cell: Cell, grace: float, on_delivered: Callable[[], None] | None, *, armed: bool) -> None:
+        """Args:
+        cell: Where the code runs.
+        grace: Seconds it has to clean up, from the moment its cancellation reaches it.
+        on_delivered: Called, synchronously, in that moment.
+        armed: Whether the scope of the cell may be cancelled from the beginning.
+        """
+        self.cell: Cell = cell
+        self._scope: anyio.CancelScope = cell.scope
+        backend = cell.backend
+        self._cancelled_class: type[BaseException] = backend.cancelled
+        self._grace_scope: anyio.CancelScope = backend.scope()
+        self._grace: float = grace
+        self._on_delivered: Callable[[], None] | None = on_delivered
+        self._armed: bool = armed  # it may be cancelled from now on: somebody asked for it, or time may be up
+        self._expiring: bool = False  # the grace has begun, so it may have an end, too
+        self._delivered: bool = False
+        self._settled: bool = False  # the code knows of our cancellation, and nothing can change that any more
+        self._ended_sleep: tuple[Any, ...] = ()  # trio: the scopes of a sleep that was over as we cancelled it
+        self._thrown: bool = False  # asyncio: a cancellation, whosever it was, has gone in
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the cancellation has reached the code."""
+        return self._delivered or self._reached_in_sleep
+
+    def protect(self) -> None:
+        """Shield what follows in this call from its cancellation, for one grace from now on.
+
+        Does nothing once the grace has expired: a cancelled scope stays cancelled.
+        """
+        self._grace_scope.shield = True
+        self._begin_grace()
+
+    def _begin_grace(self) -> None:
+        self._expiring = True
+        self._grace_scope.deadline = self.cell.backend.time() + self._grace
+
+    if TYPE_CHECKING:
+
+        def __await__(self) -> Generator[Any, Any, _T]: ...
+    else:
+
+        def __await__(self):
+            return self
+
+    def __iter__(self) -> Relay[_T]:
+        return self
+
+    def __next__(self) -> Any:
+        # The first step, and each of asyncio's, which throws every cancellation: as long as it has thrown none, there
+        # is nothing to watch, and nothing more once the code knows of ours.
+        return self.send(None) if self._thrown and not self._settled else self._coro.send(None)
+
+    def send(self, value: Any) -> Any:
+        """Resume the coroutine. trio hands a cancellation in as a value: an ``outcome.Error``."""
+        if not self._armed:  # nobody wants to cancel it
+            try:
+                request = self._coro.send(value)
+            finally:
+                del value  # the traceback of what it carries may hold this frame: see `run`
+            if self._thrown and self._armed and not self._settled:
+                # In a cleanup that a native cancellation has begun, it has asked in this very step for ours as well.
+                return self._look(request)
+            return request
+        if value is None:
+            request = self._coro.send(None)
+            return request if self._settled else self._look(request)
+        if isinstance(getattr(value, "error", None), self._cancelled_class):
+            self._notice()
+        elif not self._delivered and self._scope.cancel_called:
+            # It is cancelled, but not at this await, which was over already or cannot be cancelled. Cancel it at its
+            # next one, where it can be told from the cancellation of a scope of its own; until then it sees nothing.
+            self._raise_shield()
+        try:
+            request = self._coro.send(value)
+        finally:
+            del value  # as above
+        return self._rest(request) if self._settled else self._look(request)
+
+    def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
+        """Resume the coroutine with an exception. asyncio throws a cancellation in."""
+        exc = typ if val is None else val
+        if isinstance(exc, type):
+            exc = exc()  # as a coroutine would
+        if isinstance(exc, self._cancelled_class):
+            self._thrown = True
+            if self._delivered or comes_from_scope(exc):
+                self._notice()
+            # Else it is a native one, such as that of `asyncio.timeout`, which the code may make something else of.
+            # Ours is delivered at its next await, unless `_look` finds that it is in its cleanup by then.
+        try:
+            request = self._coro.throw(exc)
+        finally:
+            del typ, val, exc  # the traceback holds this frame: see `run`
+        return request if self._settled else self._look(request)
+
+    def close(self) -> None:
+        """Close the coroutine."""
+        self._coro.close()
+
+    def _notice(self) -> None:
+        """A cancellation is about to reach the code."""
+        if self._delivered:
+            # That of a scope of its own, in the middle of the cleanup, unless the grace is over. The scope does not see
+            # ours any more, so it will take both if ours is still on its way out, and the code may go on as if there
+            # had been none. If the code has dealt with ours before, there is nothing more to take.
+            self._settled = (
+                self._grace_scope.cancel_called
+                or anyio.current_effective_deadline() != -math.inf
+                or not Suspension(self._coro).handles(self._cancelled_class)
+            )
+        elif self._raise_shield(told=True):
+            self._deliver()
+        elif self._on_trio:
+            self._ended_sleep = Suspension(self._coro).scopes_at_the_end_of_a_trio_sleep
+
+    @property
+    def _reached_in_sleep(self) -> bool:
+        """Whether our cancellation has gone in together with the end of a sleep of trio's, and no scope has taken it.
+
+        A sleep of asyncio's has no scope, so there it is delivered as any other.
+        """
+        return bool(self._ended_sleep) and not any(scope.cancelled_caught for scope in self._ended_sleep)
+
+    def _look(self, request: Any) -> Any:
+        """The code awaits again, and whether it knows of our cancellation is not settled. Returns what it asks for.
+
+        It knows if a cancellation is what it is handling: a nursery of trio's has raised those of its children, or ours
+        came together with that of a scope of the code's own which has been left by now. Then it is in its cleanup, and
+        the shield must be up. If it does not know, the shield must be down: the event loop tells it at this very await.
+        """
+        if not self._scope.cancel_called or (self._delivered and anyio.current_effective_deadline() == -math.inf):
+            return request
+        suspension = Suspension(self._coro)
+        knows = suspension.handles(self._cancelled_class) or self._reached_in_sleep
+        if knows and self._delivered:
+            # A shield of the code's own hides whether it is still in a cancelled scope: then the next look tells. Where
+            # no scope of its own has a say, the deadline is that of the grace.
+            self._settled = anyio.current_effective_deadline() == self._grace_scope.deadline
+            return self._rest(request)
+        if knows and (self._grace_scope.shield or not suspension.asks_for_cancellation) and self._raise_shield():
+            self._deliver()
+            return self._rest(request)
+        self._delivered = self._settled = self._grace_scope.shield = False
+        if suspension.at_trio_checkpoint and anyio.current_effective_deadline() == -math.inf:
+            # trio's `checkpoint` delivers in a scope of its own, later: deliver now, and know that it is ours.
+            return cancellable_trio_wait()
+        return request
+
+    def _rest(self, request: Any) -> Any:
+        """The code awaits in its cleanup: shielded, except at the end of a cancelled nursery of trio's.
+
+        That nursery has cancelled itself, since its body was cancelled. When its last task has ended it must see that
+        the cancellation comes from further out: else it takes it for its own, and the code goes on. No cancellation can
+        cut that wait. (A nursery that the cleanup has opened is not cancelled: its tasks are part of the cleanup.)
+        """
+        if self._on_trio:
+            shield = self._grace_scope
+            if not shield.shield:
+                shield.shield = True
+            if Suspension(self._coro).at_nursery_exit and anyio.current_effective_deadline() == -math.inf:
+                shield.shield = False
+        return request
+
+    def _raise_shield(self, *, told: bool = False) -> bool:
+        """Raise the shield if our cancellation is in force where the code is, and that of no scope of the code's own.
+
+        What runs in a cancelled scope of the code's own is cut by that one, as it would be without us. And the scope
+        must see that ours is cancelled: else it would take the cancellation for its own, and the code would go on.
+
+        Args:
+            told: Whether a cancellation is about to reach the code, so one is in force, whosever it is.
+
+        Returns:
+            Whether the shield is up. It is looked at afterwards, because moving it makes trio look at all deadlines.
+        """
+        shield = self._grace_scope
+        if not told:
+            shield.shield = False
+        if not self._scope.cancel_called or not (told or anyio.current_effective_deadline() == -math.inf):
+            return False
+        shield.shield = True
+        if anyio.current_effective_deadline() == -math.inf:
+            shield.shield = False
+        return shield.shield
+
+    def _deliver(self) -> None:
+        self._delivered = self._settled = True
+        self._ended_sleep = ()
+        self._begin_grace()
+        if self._on_delivered is not None:
+            self._on_delivered()
