@@ -20,6 +20,7 @@ from agentrun.testing.programs import (
     HooksPlan,
     Look,
     LoopCall,
+    Native,
     OnCleanup,
     Program,
     Progress,
@@ -105,6 +106,17 @@ def test_a_tool_that_has_swallowed_its_cancellation_and_goes_on_is_told_of_on_bo
         assert record.live.result is not None
         assert record.live.result.teardown.swallowed_cancellations == ["tool t (call_1)"]
     assert list(disagreements(*records)) == []
+
+
+@pytest.mark.parametrize("how", ["gather", "wait_for", "timeout", "TaskGroup", "shield"])
+def test_what_waits_natively_may_end_in_the_moment_of_its_cancellation(how: Any) -> None:
+    """Before Python 3.12 `asyncio.wait_for` swallows it then, which is not the runtime's fault."""
+    tools = [ToolPlan("t1", [Native(how, 0.1)]), ToolPlan("t2", approval="fails", on_error="raise")]
+    record = run_program(Program(AgentPlan(turns=[[Call("t1"), Call("t2")]], tools=tools)), "asyncio")
+    assert broken_laws(record) == []
+    assert record.live is not None
+    assert record.live.result is not None
+    assert bool(record.live.result.teardown.swallowed_cancellations) == Native(how).may_swallow
 
 
 def test_a_guardrail_that_trips_when_the_model_goes_on_may_be_in_time_or_not() -> None:

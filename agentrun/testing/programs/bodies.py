@@ -10,7 +10,7 @@ from typing import Any, Final
 import anyio
 import sniffio
 
-from agentrun.core.errors import RunEnded, ToolError, UserError
+from agentrun.core.errors import CallCancelled, RunEnded, ToolError, UserError
 from agentrun.runtime.cancellations import native_cancellations
 from agentrun.testing.programs.ledger import Code
 from agentrun.testing.programs.plans import ToolPlan
@@ -126,15 +126,19 @@ async def _group(step: Group, code: Code, *_: Any) -> None:
             group.start_soon(task, index == step.tasks - 1)
 
 
-async def _native(step: Native, code: Code, *_: Any) -> None:
+async def _native(step: Native, code: Code, ctx: RunContext[Any], *_: Any) -> None:
     if sniffio.current_async_library() != "asyncio":
         await code.pause(step.seconds)
         return
     try:
         await _NATIVE[step.how](step.seconds)
+        if step.may_swallow:
+            ctx.check_cancelled()
     except asyncio.CancelledError:
         code.cut()
         raise
+    except CallCancelled:
+        code.cut()  # and goes on: whoever awaits it does not know
 
 
 async def _gather(seconds: float) -> None:

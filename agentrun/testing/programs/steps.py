@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -173,6 +174,15 @@ class Native(_Step):
 
     def __post_init__(self) -> None:
         check_seconds(self, "seconds")
+
+    @property
+    def may_swallow(self) -> bool:
+        """``wait_for`` did before Python 3.12: a cancellation that comes as what it waits for ends."""
+        return self.how == "wait_for" and sys.version_info < (3, 12)
+
+    def misbehaves(self, grace: float) -> bool:
+        """It may swallow a cancellation."""
+        return self.may_swallow
 
 
 @dataclass(frozen=True, slots=True, repr=False)
