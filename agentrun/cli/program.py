@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import anyio
 
 from agentrun.cli.arguments import Ending, FuzzOptions, Options, parse
+from agentrun.cli.complaints import complain
 from agentrun.cli.signals import use_system_default
 from agentrun.errors import UserError
 
-__all__ = ["complain", "main"]
+__all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,23 +50,6 @@ def _run(options: Options | FuzzOptions) -> Ending:
     else:
         from agentrun.cli.chat_command import chat_command as command
     return anyio.run(functools.partial(command, options), backend=options.backend)
-
-
-def complain(message: str, exception: BaseException | None = None) -> None:
-    """Say on stderr what is wrong: in one line, and with the traceback of ``exception`` above it if there is one."""
-    if exception is not None:
-        import traceback
-
-        _write("".join(traceback.format_exception(exception)))
-    _write(f"agentrun: {' '.join(message.split())}\n")
-
-
-def _write(text: str) -> None:
-    # Not print(): a closed stderr must not turn one problem into two.
-    try:
-        os.write(2, text.encode(errors="replace"))
-    except OSError:
-        pass
 
 
 def _flush() -> None:

@@ -13,8 +13,8 @@ import anyio
 import anyio.to_thread
 
 from agentrun.cli.arguments import Ending, Options
+from agentrun.cli.complaints import complain
 from agentrun.cli.loading import Setup, prepare
-from agentrun.cli.program import complain
 from agentrun.cli.rendering import Note, describe, describe_ending, describe_error, describe_usage, paint
 from agentrun.cli.signals import Presses, received
 from agentrun.cli.streams import Output, read_all
