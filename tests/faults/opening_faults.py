@@ -6,7 +6,7 @@ from .catalog import Edit, Fault
 
 __all__ = ["FAULTS"]
 
-OPENING = "agentrun.runtime.opening:_Opening"
+OPENING = "agentrun.runtime.nursery:RunNursery"
 RUN = "agentrun.runtime.run:Run"
 REPORTS = "agentrun.runtime.reports:Reports"
 

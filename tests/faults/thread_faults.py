@@ -71,7 +71,7 @@ FAULTS = [
         "a thread that a nested run has left behind is in no report",
         (
             Edit(
-                "agentrun.runtime.opening:_Opening.__aexit__",
+                "agentrun.runtime.nursery:RunNursery.__aexit__",
                 "            parent.run.reports.teardown.abandoned_threads.extend(left)\n",
                 "            del left\n",
             ),

@@ -136,9 +136,9 @@ def test_a_program_and_an_oracle_may_say_which_law_is_broken(backend: Any) -> No
 
 @both
 def test_a_block_that_swallows_a_cancellation_breaks_law_3(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agentrun.runtime.opening import _Opening
+    from agentrun.runtime.nursery import RunNursery
 
-    original = _Opening.__aexit__
+    original = RunNursery.__aexit__
 
     async def swallowing(self: Any, *exc_info: Any) -> Any:
         try:
@@ -147,7 +147,7 @@ def test_a_block_that_swallows_a_cancellation_breaks_law_3(backend: Any, monkeyp
             return True
         return exc_info[0] is not None
 
-    monkeypatch.setattr(_Opening, "__aexit__", swallowing)
+    monkeypatch.setattr(RunNursery, "__aexit__", swallowing)
     report = sweep(backend, actions=["native"] if backend == "asyncio" else ["cancel"])
     assert 3 in laws(report)
 
