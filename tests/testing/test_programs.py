@@ -108,6 +108,15 @@ def test_a_tool_that_has_swallowed_its_cancellation_and_goes_on_is_told_of_on_bo
     assert list(disagreements(*records)) == []
 
 
+@pytest.mark.parametrize("at", [each / 100 for each in range(40, 80)])
+def test_a_task_group_that_fails_in_the_moment_of_the_cancellation_has_heard_of_it(at: float) -> None:
+    """On asyncio it raises the errors of its tasks in the place of the cancellation, and the rest is cleanup."""
+    tool = ToolPlan("t", [Group(cleanup=Cleanup(), fails=True)], cleanup=Cleanup(0.1))
+    program = Program(AgentPlan(turns=[[Call("t")]], tools=[tool]), [Steer("interrupt", at)])
+    for backend in ("asyncio", "trio"):
+        assert broken_laws(run_program(program, backend)) == []
+
+
 @pytest.mark.parametrize("how", ["gather", "wait_for", "timeout", "TaskGroup", "shield"])
 def test_what_waits_natively_may_end_in_the_moment_of_its_cancellation(how: Any) -> None:
     """Before Python 3.12 `asyncio.wait_for` swallows it then, which is not the runtime's fault."""

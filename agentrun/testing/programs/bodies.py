@@ -105,7 +105,7 @@ async def _raise(step: Raise, code: Code, ctx: RunContext[Any], attempt: int, ac
     raise code.broken("body")
 
 
-async def _group(step: Group, code: Code, *_: Any) -> None:
+async def _group(step: Group, code: Code, ctx: RunContext[Any], *_: Any) -> None:
     async def task(last: bool) -> None:
         raised: BaseException | None = None
         try:
@@ -121,9 +121,14 @@ async def _group(step: Group, code: Code, *_: Any) -> None:
             finally:
                 del raised
 
-    async with anyio.create_task_group() as group:
-        for index in range(step.tasks):
-            group.start_soon(task, index == step.tasks - 1)
+    try:
+        async with anyio.create_task_group() as group:
+            for index in range(step.tasks):
+                group.start_soon(task, index == step.tasks - 1)
+    except ExceptionGroup:
+        if _is_cancelled(ctx):
+            code.cut()  # asyncio's group has got the cancellation, and raises its tasks' errors instead
+        raise
 
 
 async def _native(step: Native, code: Code, ctx: RunContext[Any], *_: Any) -> None:
@@ -132,13 +137,19 @@ async def _native(step: Native, code: Code, ctx: RunContext[Any], *_: Any) -> No
         return
     try:
         await _NATIVE[step.how](step.seconds)
-        if step.may_swallow:
-            ctx.check_cancelled()
     except asyncio.CancelledError:
         code.cut()
         raise
-    except CallCancelled:
+    if step.may_swallow and _is_cancelled(ctx):
         code.cut()  # and goes on: whoever awaits it does not know
+
+
+def _is_cancelled(ctx: RunContext[Any]) -> bool:
+    try:
+        ctx.check_cancelled()
+    except CallCancelled:
+        return True
+    return False
 
 
 async def _gather(seconds: float) -> None:
