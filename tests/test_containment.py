@@ -19,6 +19,11 @@ def asyncio_only(anyio_backend_name: str) -> None:
         pytest.skip("only asyncio has native cancellation")
 
 
+def trio_only(anyio_backend_name: str) -> None:
+    if anyio_backend_name != "trio":
+        pytest.skip("a sleep of asyncio's has no scope, and anyio cancels none that is over")
+
+
 async def cancelled_at_work(code: Any, *, grace: float = 5.0, steps: int = 3) -> Outcome[Any]:
     """Run ``code`` in a task of its own, cancel it after some steps, and say what came of it."""
     outcomes: list[Outcome[Any]] = []
@@ -244,6 +249,95 @@ async def test_code_that_has_swallowed_its_cancellation_may_have_scopes_of_its_o
     outcome = await cancelled_at_work(code)
     assert (outcome.ending, outcome.value, outcome.swallowed) == ("returned", "went on", True)
     assert said == ["swallowed", "cleaned up"]
+
+
+async def cancelled_as_it_wakes(code: Any) -> Outcome[Any]:
+    """Run ``code``, which sleeps until the time it is given, and cancel it before it can go on then.
+
+    If the code is the first to wake, it has not been cancelled, and is to say so by raising.
+    """
+    for place in range(11):
+        at = anyio.current_time() + 0.01
+        outcomes: list[Outcome[Any]] = []
+        contained: Contained[Any] = Contained(5.0, shield=True)
+
+        async def task(contained: Any = contained, at: float = at, outcomes: Any = outcomes) -> None:
+            outcomes.append(await contained.run(code(at)))
+
+        async def canceller(contained: Any = contained, at: float = at) -> None:
+            await anyio.sleep_until(at)
+            contained.cancel()
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as group:
+                for number in range(11):
+                    group.start_soon(task if number == place else canceller)
+        [outcome] = outcomes
+        if outcome.ending != "raised":
+            return outcome
+    raise AssertionError("the code was the first to wake wherever it began")
+
+
+@pytest.mark.agentrun_virtual_time
+@pytest.mark.parametrize("then", ["returns", "goes on"])
+async def test_a_cancellation_that_comes_with_the_end_of_a_sleep_can_be_swallowed_as_any_other(
+    then: str, anyio_backend_name: str
+) -> None:
+    """A sleep of trio's ends by a cancel scope of its own, which lets ours through."""
+    trio_only(anyio_backend_name)
+
+    async def code(at: float) -> str:
+        try:
+            await anyio.sleep_until(at)
+        except anyio.get_cancelled_exc_class():
+            pass
+        else:
+            raise LookupError
+        if then == "goes on":
+            await anyio.sleep(0.01)
+            await checkpoints(3)
+            await anyio.sleep(0.01)
+        return then
+
+    outcome = await cancelled_as_it_wakes(code)
+    assert (outcome.ending, outcome.value, outcome.swallowed) == ("returned", then, True)
+
+
+@pytest.mark.agentrun_virtual_time
+async def test_a_cancellation_that_comes_with_the_end_of_a_sleep_is_told_though_its_cleanup_sleeps(
+    anyio_backend_name: str,
+) -> None:
+    trio_only(anyio_backend_name)
+
+    async def code(at: float) -> None:
+        try:
+            await anyio.sleep_until(at)
+        except anyio.get_cancelled_exc_class():
+            await anyio.sleep(0.01)
+            await anyio.sleep(0.01)
+            raise
+        else:
+            raise LookupError
+
+    outcome = await cancelled_as_it_wakes(code)
+    assert (outcome.ending, outcome.error, outcome.swallowed) == ("cancelled", None, False)
+
+
+@pytest.mark.agentrun_virtual_time
+@pytest.mark.parametrize("then", ["returns", "goes on"])
+async def test_a_cancellation_that_a_shield_keeps_from_the_end_of_a_sleep_has_not_been_swallowed(then: str) -> None:
+    async def code(at: float) -> str:
+        with anyio.CancelScope(shield=True, deadline=at) as own:
+            await anyio.sleep_until(at)
+        if then == "goes on":
+            await anyio.sleep_forever()
+        if not (own.cancelled_caught or anyio.current_effective_deadline() == float("-inf")):
+            raise LookupError
+        return then
+
+    outcome = await cancelled_as_it_wakes(code)
+    expected = "returned" if then == "returns" else "cancelled"
+    assert (outcome.ending, outcome.swallowed) == (expected, False)
 
 
 async def test_bounded_code_is_not_cut_by_what_is_around_it() -> None:

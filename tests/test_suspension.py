@@ -6,6 +6,7 @@ import types
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any
 
+import anyio
 import pytest
 
 from agentrun.runtime.suspension import Suspension
@@ -198,3 +199,116 @@ def test_the_first_half_of_a_checkpoint_of_trios_is_recognized(way: Any) -> None
     assert not looked_at(way(cancel_shielded_checkpoint())).at_trio_checkpoint
     assert not looked_at(way(checkpoint_if_cancelled())).at_trio_checkpoint
     assert not looked_at(way(wait(3))).at_trio_checkpoint
+
+
+# The end of a sleep of trio's, played on trio ----------------------------------------------------------------------
+
+
+class Watched:
+    """Awaits the code, and keeps the scopes that it was seen in whenever it went on."""
+
+    def __init__(self, code: Coroutine[Any, Any, None]) -> None:
+        self._code = code
+        self.seen: list[tuple[Any, ...]] = []
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        value: Any = None
+        while True:
+            if value is not None:
+                self.seen.append(Suspension(self._code).scopes_at_the_end_of_a_trio_sleep)
+            try:
+                request = self._code.send(value)
+            except StopIteration:
+                return
+            finally:
+                del value  # its traceback may hold this frame
+            value = yield request
+
+
+def scopes_at_the_end_of(code: Coroutine[Any, Any, None]) -> list[tuple[Any, ...]]:
+    trio = pytest.importorskip("trio")
+    clock = pytest.importorskip("trio.testing").MockClock(autojump_threshold=0)
+    watched = Watched(code)
+
+    async def main() -> None:
+        await watched
+
+    trio.run(main, clock=clock)
+    return watched.seen
+
+
+async def sleeps(seconds: float) -> None:
+    await anyio.sleep(seconds)
+
+
+async def sleeps_in_a_scope(scope: Any) -> None:
+    with scope:
+        await sleeps(1)
+
+
+async def sleeps_in_a_timeout(make: Callable[[], Any]) -> None:
+    try:
+        await sleeps_in_a_scope(make())
+    except TimeoutError:
+        pass
+
+
+def anyio_timeout() -> Any:
+    return anyio.move_on_after(1)
+
+
+def anyio_timeout_with_an_error() -> Any:
+    return anyio.fail_after(1)
+
+
+def trio_timeout() -> Any:
+    return pytest.importorskip("trio").move_on_after(1)
+
+
+def test_the_scope_of_a_sleep_of_trios_is_seen_at_its_end() -> None:
+    for code in (sleeps(1), directly(sleeps(1))):
+        ((scope,),) = scopes_at_the_end_of(code)
+        assert scope.cancelled_caught
+
+
+def test_scopes_around_a_sleep_are_seen_with_it_if_they_are_cancelled_in_the_same_moment() -> None:
+    pytest.importorskip("trio")
+    ((alone,),) = scopes_at_the_end_of(sleeps_in_a_timeout(anyio.CancelScope))
+    assert alone.cancelled_caught
+    for make in (anyio_timeout, trio_timeout, anyio_timeout_with_an_error):
+        ((outer, inner),) = scopes_at_the_end_of(sleeps_in_a_timeout(make))
+        assert outer.cancelled_caught
+        assert not inner.cancelled_caught
+
+
+def test_a_scope_that_was_left_before_the_sleep_is_not_taken_for_one_around_it() -> None:
+    trio = pytest.importorskip("trio")
+
+    async def sleeps_after_a_timeout() -> None:
+        with trio.move_on_after(1) as scope:
+            await sleeps(2)
+        assert scope.cancelled_caught
+        await sleeps(1)
+
+    cut, (last,) = scopes_at_the_end_of(sleeps_after_a_timeout())
+    assert cut == ()
+    assert last.cancelled_caught
+
+
+def test_scopes_are_of_no_interest_where_no_sleep_ends() -> None:
+    trio = pytest.importorskip("trio")
+
+    async def waits_in_a_scope() -> None:
+        with trio.move_on_after(1):
+            await trio.sleep_forever()
+
+    async def is_cut() -> None:
+        with trio.move_on_after(1):
+            await sleeps(2)
+
+    async def goes_on() -> None:
+        await trio.lowlevel.checkpoint()
+
+    assert scopes_at_the_end_of(waits_in_a_scope()) == [()]
+    assert scopes_at_the_end_of(is_cut()) == [()]
+    assert scopes_at_the_end_of(goes_on()) == [()]

@@ -132,8 +132,6 @@ class Relay(Generic[_T]):
     def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
         """Resume the coroutine with an exception. asyncio throws a cancellation in."""
         exc = typ if val is None else val
-        if isinstance(exc, type):
-            exc = exc()  # as a coroutine would
         if isinstance(exc, self._cancelled_class):
             self._thrown = True
             if self._delivered or comes_from_scope(exc):

@@ -71,8 +71,10 @@ class Suspension:
         names = [_name(link) for link in self._links[-4:-2]]
         if names != ["sleep_until", "sleep_forever"] or "trio" not in sys.modules:
             return ()
-        scopes = tuple(scope for link in self._links for scope in _entered_scopes(link) if scope.cancel_called)
-        return scopes if set(scopes) & set(_entered_scopes(self._links[-4])) else ()
+        held = dict.fromkeys(scope for link in self._links for scope in _held_scopes(link))
+        # One that has caught something has been left, and is in a variable only.
+        scopes = tuple(scope for scope in held if scope.cancel_called and not scope.cancelled_caught)
+        return scopes if set(scopes) & set(_held_scopes(self._links[-4])) else ()
 
     @property
     def at_trio_checkpoint(self) -> bool:
@@ -81,8 +83,9 @@ class Suspension:
         return names[:2] == ["checkpoint", "cancel_shielded_checkpoint"] and "trio" in sys.modules
 
 
-def _entered_scopes(link: Any) -> list[Any]:
-    """The cancel scopes, of anyio's and of trio's, of the `with` blocks that a suspended frame is in."""
+def _held_scopes(link: Any) -> list[Any]:
+    """The cancel scopes, of anyio's and of trio's, that a frame holds: it is in a `with` block of each, or has
+    been."""
     scopes: list[Any] = []
     for held in gc.get_referents(link):
         # What a frame keeps for the end of a `with` is a bound method, or, in later Pythons, what it is bound to.
@@ -90,7 +93,7 @@ def _entered_scopes(link: Any) -> list[Any]:
         if isinstance(manager, (anyio.CancelScope, sys.modules["trio"].CancelScope)):
             scopes.append(manager)
         elif isinstance(generator := getattr(manager, "gen", None), GeneratorType):  # `anyio.fail_after`, for one
-            scopes.extend(_entered_scopes(generator))
+            scopes.extend(_held_scopes(generator))
     return scopes
 
 

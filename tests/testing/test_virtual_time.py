@@ -43,3 +43,27 @@ def test_waiting_for_nothing_is_a_deadlock_on_asyncio() -> None:
 def test_an_unknown_backend_is_named() -> None:
     with pytest.raises(UserError, match="'curio'"):
         run_virtual(anyio.sleep, 1, backend="curio")
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("began", [0.1, 0.071, 1.173, 1000.3])
+def test_what_ends_in_the_same_moment_but_for_rounding_ends_together(backend: Any, began: float) -> None:
+    ended: dict[str, float] = {}
+
+    async def sleeps(*parts: float) -> None:
+        for part in parts:
+            await anyio.sleep(part)
+        ended[str(parts)] = anyio.current_time()
+
+    async def main() -> None:
+        await anyio.sleep(began)
+        async with anyio.create_task_group() as group:
+            group.start_soon(sleeps, 0.3)
+            group.start_soon(sleeps, 0.1, 0.1, 0.1)
+            group.start_soon(sleeps, 0.25, 0.05)
+            group.start_soon(sleeps, *[0.03] * 10)
+
+    run_virtual(main, backend=backend)
+    assert len(ended) == 4
+    [moment] = set(ended.values())
+    assert moment == pytest.approx(began + 0.3)

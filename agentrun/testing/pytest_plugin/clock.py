@@ -13,7 +13,7 @@ import pytest
 
 from agentrun.core.errors import UserError
 from agentrun.testing.pytest_plugin.settings import options_for
-from agentrun.testing.sweeping.virtual_time import VirtualTimeLoop, seeded_trio
+from agentrun.testing.sweeping.virtual_time import VirtualTimeLoop, jumping_clock, seeded_trio
 
 __all__ = ["virtual_time"]
 
@@ -60,12 +60,10 @@ def _trio_runner(item: pytest.Item) -> Callable[..., Any]:
 
 
 def _virtual_run(run: Callable[..., Any], seed: int) -> Callable[..., Any]:
-    import trio.testing
-
     @functools.wraps(run)
     def virtual_run(*args: Any, clock: Any = None, **options: Any) -> Any:
         if clock is None:
-            clock = trio.testing.MockClock(autojump_threshold=0)
+            clock = jumping_clock()
         with seeded_trio(seed):
             return run(*args, clock=clock, **options)
 
@@ -104,10 +102,8 @@ def _anyio_in_virtual_time(request: pytest.FixtureRequest, item: Any, seed: int)
         if backend == "asyncio":
             virtual: dict[str, Any] = {**options, "use_uvloop": False, "loop_factory": VirtualTimeLoop}
         else:
-            import trio.testing
-
             stack.enter_context(seeded_trio(seed))
-            virtual = {**options, "clock": trio.testing.MockClock(autojump_threshold=0)}
+            virtual = {**options, "clock": jumping_clock()}
         value: Any = (backend, virtual)
         chosen.cached_result = (value, *before[1:])
         stack.callback(setattr, chosen, "cached_result", before)

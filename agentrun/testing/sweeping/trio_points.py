@@ -11,7 +11,7 @@ from agentrun.testing.sweeping.points import Abandoned, Trial
 from agentrun.testing.sweeping.relay import TaskRecord, keep_for_ever
 from agentrun.testing.sweeping.trio_threads import TrioCrew, asked_from
 from agentrun.testing.sweeping.verdicts import SweepRefused
-from agentrun.testing.sweeping.virtual_time import seeded_trio
+from agentrun.testing.sweeping.virtual_time import jumping_clock, seeded_trio
 
 __all__ = ["current_crew", "no_sockets", "run_trial"]
 
@@ -22,12 +22,8 @@ _current: list[_Watch] = []
 def run_trial(trial: Trial, seed: int) -> None:
     """Run a trial in a fresh trio run, to its end."""
     import trio
-    import trio.testing
 
-    clock: Any = trio.testing.MockClock(autojump_threshold=0)
-    clock._real_clock = lambda: (
-        0.0
-    )  # which it looks at even though it stands still: a thread's clocks would ask it again
+    clock = jumping_clock()
     watch = _Watch(trial, clock)
     trial.backend = watch
     instrument: Any = watch  # trio asks for its base class, and looks only for the methods
@@ -133,7 +129,7 @@ class _Watch:
 
     def now(self) -> float:
         """Virtual time."""
-        return float(self._clock.current_time())
+        return float(self._clock._virtual_base)
 
     def cancel_root(self, token: str) -> None:
         """trio has no such thing."""

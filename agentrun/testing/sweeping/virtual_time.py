@@ -1,7 +1,8 @@
 """Event loops whose clock jumps: when all tasks wait, time goes on to the next deadline at once.
 
 Both clocks begin at 0. On asyncio the loop has no selector at all, so it has no file descriptors either, and sockets
-and threads cannot wake it; on trio it is `trio.testing.MockClock` with ``autojump_threshold=0``.
+and threads cannot wake it; on trio it is a `trio.testing.MockClock`. On both, deadlines that are less than a nanosecond
+apart are one moment: else it is a matter of rounding whether ``sleep(0.1)`` ends together with two ``sleep(0.05)``.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 
 from agentrun.core.errors import UserError
 
-__all__ = ["Deadlock", "VirtualTimeLoop", "run_virtual", "seeded_trio"]
+__all__ = ["Deadlock", "VirtualTimeLoop", "jumping_clock", "run_virtual", "seeded_trio"]
+
+_MOMENT: Final = 1e-9
+"""Seconds."""
 
 T = TypeVar("T")
 
@@ -50,7 +54,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._now = 0.0
         self._selector = _JumpingSelector(self)
-        self._clock_resolution = 1e-9
+        self._clock_resolution = _MOMENT
         self.set_debug(False)  # debug mode keeps the frames of coroutines alive, and its warnings depend on real time
 
     def time(self) -> float:
@@ -66,7 +70,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         else:
             self._now = max(self._now, deadline)
             # The loop runs what is due before now + resolution, which must be more than now, centuries from now, too.
-            self._clock_resolution = max(1e-9, 2 * math.ulp(self._now))
+            self._clock_resolution = max(_MOMENT, 2 * math.ulp(self._now))
 
     def on_iteration(self) -> None:
         """Called once for each turn of the loop."""
@@ -84,6 +88,31 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
 
     def _write_to_self(self) -> None:
         """The loop never sleeps, so nobody has to wake it."""
+
+
+def jumping_clock() -> Any:
+    """A clock for ``trio.run(..., clock=...)``. Its ``_virtual_base`` is the time."""
+    import trio
+    import trio.testing
+
+    clock: Any = trio.testing.MockClock(autojump_threshold=0)
+    # It looks at it even though it stands still: a thread's clocks would ask it again.
+    clock._real_clock = lambda: 0.0
+    in_task = trio.lowlevel.in_trio_task
+
+    def current_time() -> float:
+        # Where there is no task, it is the event loop itself that wants to know what is due.
+        now = float(clock._virtual_base)
+        return now if in_task() else now + _MOMENT
+
+    def autojump() -> None:
+        seconds = trio.lowlevel.current_statistics().seconds_to_next_deadline + _MOMENT
+        if 0 < seconds < math.inf:
+            clock.jump(seconds)
+
+    clock.current_time = current_time
+    clock._autojump = autojump
+    return clock
 
 
 @contextlib.contextmanager
@@ -125,9 +154,6 @@ def run_virtual(function: Callable[..., Awaitable[T]], *args: Any, backend: str 
     if backend == "asyncio":
         return anyio.run(function, *args, backend="asyncio", backend_options={"loop_factory": VirtualTimeLoop})
     if backend == "trio":
-        import trio.testing
-
-        clock = trio.testing.MockClock(autojump_threshold=0)
         with seeded_trio(seed):
-            return anyio.run(function, *args, backend="trio", backend_options={"clock": clock})
+            return anyio.run(function, *args, backend="trio", backend_options={"clock": jumping_clock()})
     raise UserError(f"backend must be 'asyncio' or 'trio', not {backend!r}")
