@@ -113,6 +113,13 @@ def test_a_count_that_is_none_is_refused(name: str, value: Any) -> None:
     assert str(caught.value) == f"RunConfig.{name} must be {bound}; got {value!r}"
 
 
+async def test_a_model_that_an_agent_was_given_later_is_looked_at_when_the_run_is_opened() -> None:
+    changed = agent()
+    changed.model = 5  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"agent 'a': model must be a string or have a stream\(\) method, not int"):
+        open_run(changed, "hi")
+
+
 def test_a_configuration_takes_a_model_object() -> None:
     model = ScriptedModel([])
     assert RunConfig(model=model).model is model

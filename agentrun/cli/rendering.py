@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeAlias, cast
 
 from agentrun.cli.text import one_line, shorten
 from agentrun.core.config import RunConfig
+from agentrun.core.error_text import words_of
 from agentrun.core.results import RunResult, RunState, ScopeState
 from agentrun.core.usage import Usage
 from agentrun.events import (
@@ -129,7 +130,7 @@ def describe_ending(result: RunResult[Any]) -> Note | None:
 
 def describe_error(error: BaseException) -> str:
     """An error in one line."""
-    text = one_line(str(error))
+    text = one_line(words_of(error))
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -1,10 +1,18 @@
-"""An error in one line, for models, reports and events."""
+"""What an error says, for models, reports and events. Total: an exception of the user's may fail even at that."""
 
 from __future__ import annotations
 
 from typing import cast
 
-__all__ = ["describe_error"]
+__all__ = ["describe_error", "words_of"]
+
+
+def words_of(error: BaseException) -> str:
+    """Its text, as ``str`` gives it."""
+    try:
+        return str(error)
+    except Exception as exc:  # noqa: BLE001 - a ``__str__`` of the user's own that broke must break nothing else
+        return f"(it cannot say what is wrong: {type(exc).__name__} in its __str__)"
 
 
 def describe_error(error: BaseException) -> str:
@@ -13,5 +21,5 @@ def describe_error(error: BaseException) -> str:
         # What is in it, not what each event loop calls a group of what was raised in a task group.
         inner = cast("BaseExceptionGroup[BaseException]", error).exceptions
         return "; ".join(describe_error(each) for each in inner)
-    text = str(error).strip().split("\n", 1)[0]
+    text = words_of(error).strip().split("\n", 1)[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

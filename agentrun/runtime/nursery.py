@@ -244,7 +244,7 @@ class RunNursery:
                 # A task of the runtime's own has raised, which none ever should.
                 exc.add_note(f"An error inside of agentrun, too: {describe_error(interruption)}")
             if failure is not None and failure is not exc:
-                exc.add_note(f"The run had failed as well: {type(failure).__name__}: {failure}")
+                exc.add_note(f"The run had failed as well: {describe_error(failure)}")
             return False
         if failure is not None:
             self._live._failure_told = True

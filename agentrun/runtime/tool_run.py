@@ -114,9 +114,6 @@ class ToolRun(ToolCallServices):
             self.arguments = tool.bind(self.call.arguments)
         except ToolArgumentsError as exc:
             return self.end("failed", f"Error: {exc}")
-        except Exception as exc:  # noqa: BLE001 - a validator of the user's own that broke is the tool's failure
-            self.run.reports.errors.append(exc)
-            return self.end("failed", f"Error: the arguments could not be checked: {describe_error(exc)}")
         if tool.needs_approval is False:
             self.phase = "queued"
         elif tool.needs_approval is True:

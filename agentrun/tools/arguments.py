@@ -9,6 +9,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from agentrun.core.error_text import words_of
 from agentrun.core.errors import ToolArgumentsError
 from agentrun.tools.schema import ArgumentsSchema
 
@@ -38,7 +39,7 @@ def validate_arguments(arguments: str, schema: ArgumentsSchema, *, tool_name: st
     except ValidationError as exc:
         raise ToolArgumentsError(_explain(exc, arguments, schema, tool_name)) from exc
     except Exception as exc:  # a validator of the user's that broke: still something only the model can go around
-        what = f"{type(exc).__name__}: {_shorten(str(exc), _MOST_MESSAGE)}"
+        what = f"{type(exc).__name__}: {_shorten(words_of(exc), _MOST_MESSAGE)}"
         raise ToolArgumentsError(f"The arguments for {tool_name} could not be validated: {what}") from exc
 
 

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Literal, cast
 
+from agentrun.core.error_text import words_of
 from agentrun.core.errors import ToolError
 
 __all__ = ["to_output"]
@@ -51,7 +52,7 @@ def to_output(value: object, *, tool_name: str | None = None) -> Any:
             # Perhaps only because some bytes in it are not text. Whatever else was wrong is still wrong now.
             return _jsonable(value, "base64")
     except Exception as exc:
-        inside = "" if _names(exc, type(value)) else f" ({exc})"
+        inside = "" if _names(exc, type(value)) else f" ({words_of(exc)})"
         raise ToolError(
             f"{who} returned {_article(type(value).__name__)}, which cannot be turned into JSON{inside}: return text, "
             "numbers, lists, dicts, dataclasses or pydantic models",
@@ -66,7 +67,7 @@ def _jsonable(value: object, bytes_mode: Literal["utf8", "base64"]) -> Any:
     try:
         return from_json(to_json(value, bytes_mode=bytes_mode, inf_nan_mode="strings", fallback=_fallback))
     except PydanticSerializationError as exc:
-        if "surrogates not allowed" not in str(exc):
+        if "surrogates not allowed" not in words_of(exc):
             raise
     plain = to_jsonable_python(value, bytes_mode=bytes_mode, fallback=_fallback)
     return from_json(to_json(_all_encodable(plain), inf_nan_mode="strings"))
@@ -118,7 +119,7 @@ def _advice(value: object) -> str | None:
 
 
 def _names(exc: BaseException, cls: type) -> bool:
-    return f"{cls.__module__}.{cls.__qualname__} has no JSON form" in str(exc)
+    return f"{cls.__module__}.{cls.__qualname__} has no JSON form" in words_of(exc)
 
 
 def _article(name: str) -> str:

@@ -19,6 +19,7 @@ import types
 from collections.abc import Callable
 from typing import IO, Any, Final, Literal, TypeAlias, cast
 
+from agentrun.core.error_text import words_of
 from agentrun.core.errors import CallCancelled
 from agentrun.tools.results import to_output
 
@@ -85,7 +86,8 @@ def _serve(requests: IO[bytes]) -> Reply:
     except SystemExit as exc:
         return "error", None, f"the function called sys.exit({exc.code!r})", traceback.format_exc()
     except BaseException as exc:  # noqa: BLE001
-        text = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+        words = words_of(exc)
+        text = f"{type(exc).__name__}: {words}" if words else type(exc).__name__
         return "error", _pickled_error(exc), text, traceback.format_exc()
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from agentrun import Agent, RunConfig, RunContext, RunHooks, ToolError, ToolOutput, Trip, open_run, run, tool
 from agentrun.errors import AgentRunError, CallCancelled, ModelError
-from agentrun.events import Event
+from agentrun.events import Event, RunEnded
 from agentrun.sessions import MemorySession
-from agentrun.testing import Call, Say, ScriptedModel
+from agentrun.testing import Call, Fail, Say, ScriptedModel
 
 from .support import check_ended, watch
 
@@ -141,6 +141,55 @@ async def test_one_of_three_raises_and_its_policy_fails_the_run() -> None:
     assert "out of paper" in got["l"].text
     assert result.teardown.cancelled_tools == ["left (l)", "right (r)"]
     assert result.teardown.clean
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+MUTE = "Unprintable: (it cannot say what is wrong: RuntimeError in its __str__)"
+
+
+async def raises_mutely(ctx: RunContext[Any]) -> str:
+    await anyio.lowlevel.checkpoint()
+    raise Unprintable
+
+
+async def test_an_error_that_cannot_be_printed_is_an_error_like_any_other() -> None:
+    result, got, _ = await run_siblings(raises_mutely)
+    assert result.status == "completed"
+    assert_siblings_unharmed(got)
+    assert got["m"] == ToolOutput("m", f"Error: {MUTE}", "failed")
+
+
+async def test_an_error_that_cannot_be_printed_can_fail_the_run() -> None:
+    agent = Agent("a", tools=[tool(raises_mutely, on_error="raise")], model=ScriptedModel([Call("raises_mutely")]))
+    with pytest.raises(Unprintable):
+        await run(agent, "go")
+    async with open_run(agent, "go", config=RunConfig(model=ScriptedModel([Fail(Unprintable())]))) as live:
+        events = [event async for event in live.events()]
+        with pytest.raises(Unprintable):
+            await live.wait()
+    assert events[-1] == RunEnded("failed", MUTE)
+
+
+async def test_a_cleanup_whose_error_cannot_be_printed_is_in_the_report() -> None:
+    started = anyio.Event()
+
+    async def cleans() -> None:
+        try:
+            started.set()
+            await anyio.sleep_forever()
+        finally:
+            raise Unprintable
+
+    async with open_run(Agent("a", tools=[cleans], model=ScriptedModel([Call("cleans", call_id="c")])), "go") as live:
+        await started.wait()
+        live.interrupt()
+        result = await live.wait()
+    assert result.status == "interrupted"
+    assert result.teardown.cleanup_errors == [f"tool cleans (c): {MUTE}"]
 
 
 async def test_a_handler_that_raises_fails_the_run_with_its_own_error() -> None:

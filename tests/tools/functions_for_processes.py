@@ -49,6 +49,15 @@ def big(size: int, data: bytes = b"") -> bytes:
     return b"x" * size + data
 
 
+class MuteError(Exception):
+    """It cannot be printed, and of a class that the other process cannot find."""
+
+    __qualname__ = "NoSuchError"
+
+    def __str__(self) -> str:
+        raise LookupError("no words")
+
+
 class AwkwardError(Exception):
     def __init__(self, left: str, right: str) -> None:
         super().__init__(f"{left} and {right}")
@@ -59,6 +68,8 @@ def raises(kind: str) -> None:
         raise ValueError("no such city")
     if kind == "awkward":
         raise AwkwardError("a", "b")
+    if kind == "mute":
+        raise MuteError
     if kind == "exit":
         sys.exit(3)
     if kind == "die":

@@ -110,13 +110,26 @@ def test_a_validator_of_the_users_speaks_for_itself_even_when_it_breaks() -> Non
     def broken(value: int) -> int:
         raise KeyError("oops")
 
-    def f(n: Annotated[int, AfterValidator(even)] = 0, m: Annotated[int, AfterValidator(broken)] = 0) -> None: ...
+    class Mute(LookupError):
+        def __str__(self) -> str:
+            raise KeyError("no words")
+
+    def mute(value: int) -> int:
+        raise Mute
+
+    def f(
+        n: Annotated[int, AfterValidator(even)] = 0,
+        m: Annotated[int, AfterValidator(broken)] = 0,
+        k: Annotated[int, AfterValidator(mute)] = 0,
+    ) -> None: ...
 
     made = as_tool(f)
     with pytest.raises(ToolArgumentsError, match=r"- n: value error, must be even \(got 3\)"):
         made.bind('{"n": 3}')
     with pytest.raises(ToolArgumentsError, match="could not be validated: KeyError: 'oops'"):
         made.bind('{"m": 3}')
+    with pytest.raises(ToolArgumentsError, match=r"could not be validated: Mute: \(it cannot say what is wrong"):
+        made.bind('{"k": 3}')
 
 
 def test_numbers_that_json_does_not_have_are_refused() -> None:

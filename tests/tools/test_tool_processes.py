@@ -81,6 +81,7 @@ async def test_an_exception_is_raised_as_itself_with_the_other_process_traceback
     ("kind", "expected", "message"),
     [
         ("awkward", RuntimeError, "AwkwardError: a and b"),
+        ("mute", RuntimeError, r"MuteError: \(it cannot say what is wrong: LookupError in its __str__\)"),
         ("exit", RuntimeError, r"called sys.exit\(3\)"),
         ("die", ChildProcessError, "exited with status 7 before it gave a result"),
         ("kill", ChildProcessError, "was killed by SIGKILL before it gave a result"),
