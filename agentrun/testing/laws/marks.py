@@ -259,7 +259,7 @@ def _errors_surface_once(record: RunRecord, live: ActiveRun[Any], result: RunRes
 
 
 def _is_the_same(raised: BaseException, expected: BaseException | None) -> bool:
-    """Whether it is that error, or a copy of that group: a cancel scope of trio's makes one of each that it lets out."""
+    """Whether it is that error, or a copy of that group: cancel scopes of trio's make one of each that they let out."""
     if isinstance(raised, BaseExceptionGroup) and isinstance(expected, BaseExceptionGroup):
         one = cast("BaseExceptionGroup[BaseException]", raised)
         other = cast("BaseExceptionGroup[BaseException]", expected)
