@@ -109,6 +109,15 @@ def test_a_tool_that_has_swallowed_its_cancellation_and_goes_on_is_told_of_on_bo
     assert list(disagreements(*records)) == []
 
 
+def test_what_steers_in_the_same_moment_comes_in_the_order_of_the_program() -> None:
+    agent = AgentPlan(turns=[[Call("t")]], tools=[ToolPlan("t", [Sleep(0.1)])])
+    for actions in (("interrupt", "after_turn"), ("after_turn", "interrupt")):
+        program = Program(agent, [Steer(action, after=0.071) for action in actions])
+        records = [run_program(program, backend, seed) for backend in ("asyncio", "trio") for seed in range(3)]
+        for record in records[1:]:
+            assert list(disagreements(records[0], record)) == []
+
+
 @pytest.mark.parametrize("at", [each / 100 for each in range(60, 90, 3)])
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_several_tools_that_fail_the_run_as_its_block_is_left_surface_once(backend: Any, at: float) -> None:

@@ -182,9 +182,8 @@ class _Playing:
                     # A task that reads them would tell when they come, and be one more task to schedule.
                     stream._queue = _Timed(stream._queue, ledger.now)
                     self._watch(live, around)
-                    for steer in program.steers:
-                        if steer.after is not None:
-                            around.start_soon(self._steer_later, steer)
+                    if later := [steer for steer in program.steers if steer.after is not None]:
+                        around.start_soon(self._steer_later, later)
                     await self._body(live)
             except BaseException as exc:
                 raised = exc
@@ -233,11 +232,13 @@ class _Playing:
         elif not approved and live.reject(call_id, "no"):
             self._record.rejected.add(call_id)
 
-    async def _steer_later(self, steer: Steer) -> None:
-        assert steer.after is not None
-        await anyio.sleep(steer.after)
-        for _ in range(steer.times):
-            self._trial.act(steer.action)
+    async def _steer_later(self, steers: list[Steer]) -> None:
+        """One task for all: those of the same moment come in the order of the program, on both backends."""
+        began = anyio.current_time()
+        for steer in sorted(steers, key=lambda steer: steer.after or 0.0):
+            await anyio.sleep_until(began + (steer.after or 0.0))
+            for _ in range(steer.times):
+                self._trial.act(steer.action)
 
     async def drain(self) -> None:
         """After the end: all events."""
