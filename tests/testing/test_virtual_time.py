@@ -67,3 +67,19 @@ def test_what_ends_in_the_same_moment_but_for_rounding_ends_together(backend: An
     assert len(ended) == 4
     [moment] = set(ended.values())
     assert moment == pytest.approx(began + 0.3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_timeout_that_has_passed_is_over_by_the_clock_too(backend: Any) -> None:
+    async def main() -> list[bool]:
+        over: list[bool] = []
+        for seconds in (0.4, 0.05, 0.1, 0.7, 0.03):
+            await anyio.sleep(seconds)
+            with pytest.raises(TimeoutError), anyio.fail_after(0.05) as scope:
+                await anyio.sleep(1)
+            over.append(anyio.current_time() >= scope.deadline)
+            with pytest.raises(TimeoutError), anyio.fail_after(0.1), anyio.fail_after(0.1 + 1e-12):
+                await anyio.sleep(1)
+        return over
+
+    assert all(run_virtual(main, backend=backend))

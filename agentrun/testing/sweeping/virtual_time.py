@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -68,7 +68,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         if deadline == math.inf:
             self.on_idle()
         else:
-            self._now = max(self._now, deadline)
+            self._now = max(self._now, _end_of_moment(deadline, (handle._when for handle in loop._scheduled)))
             # The loop runs what is due before now + resolution, which must be more than now, centuries from now, too.
             self._clock_resolution = max(_MOMENT, 2 * math.ulp(self._now))
 
@@ -90,27 +90,31 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         """The loop never sleeps, so nobody has to wake it."""
 
 
+def _end_of_moment(deadline: float, deadlines: Iterable[float]) -> float:
+    """The last of those that belong to the same moment as ``deadline``, which is the first.
+
+    All of them must be over when the first is: what has timed out may look at the clock whether its time was up.
+    """
+    return max((each for each in deadlines if each - deadline < _MOMENT), default=deadline)
+
+
 def jumping_clock() -> Any:
     """A clock for ``trio.run(..., clock=...)``. Its ``_virtual_base`` is the time."""
-    import trio
     import trio.testing
+    from trio._core import _run as trio_run
 
+    internals: Any = trio_run
     clock: Any = trio.testing.MockClock(autojump_threshold=0)
     # It looks at it even though it stands still: a thread's clocks would ask it again.
     clock._real_clock = lambda: 0.0
-    in_task = trio.lowlevel.in_trio_task
-
-    def current_time() -> float:
-        # Where there is no task, it is the event loop itself that wants to know what is due.
-        now = float(clock._virtual_base)
-        return now if in_task() else now + _MOMENT
 
     def autojump() -> None:
-        seconds = trio.lowlevel.current_statistics().seconds_to_next_deadline + _MOMENT
-        if 0 < seconds < math.inf:
-            clock.jump(seconds)
+        deadlines = internals.GLOBAL_RUN_CONTEXT.runner.deadlines
+        deadline = deadlines.next_deadline()  # without those that are in the heap although they have changed
+        if deadline != math.inf:
+            known = (each for each, _, scope in deadlines._heap if each == scope._registered_deadline)
+            clock._virtual_base = max(clock._virtual_base, _end_of_moment(deadline, known))
 
-    clock.current_time = current_time
     clock._autojump = autojump
     return clock
 
