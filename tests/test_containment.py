@@ -351,6 +351,181 @@ async def test_bounded_code_is_not_cut_by_what_is_around_it() -> None:
     assert (outcome.ending, outcome.value) == ("returned", "done")
 
 
+# Where nobody but the code itself knows -------------------------------------------------------------------------------
+
+
+async def asks_for_a_lock() -> None:
+    async with anyio.Lock():
+        pass
+
+
+async def sends() -> None:
+    send, receive = anyio.create_memory_object_stream[int](1)
+    with send, receive:
+        await send.send(1)
+
+
+AWAITS: list[Any] = [
+    asks_for_a_lock,
+    sends,
+    anyio.lowlevel.checkpoint,
+    anyio.lowlevel.checkpoint_if_cancelled,
+    anyio.sleep_forever,
+]
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("wait", AWAITS)
+async def test_code_that_has_itself_cancelled_is_told_at_its_next_await(wait: Any, first: bool) -> None:
+    said: list[str] = []
+    contained: Contained[Any] = Contained(5.0, shield=True)
+
+    async def code() -> None:
+        if not first:
+            await checkpoints(2)
+        contained.cancel()
+        try:
+            await wait()
+            said.append("went on")
+        finally:
+            await checkpoints(3)
+            await anyio.sleep(0.01)
+            said.append("cleaned up")
+
+    with anyio.fail_after(5):
+        outcome = await contained.run(code())
+    assert (outcome.ending, outcome.error, outcome.swallowed) == ("cancelled", None, False)
+    assert said == ["cleaned up"]
+
+
+@pytest.mark.parametrize("wait", AWAITS)
+async def test_cleanup_behind_a_group_whose_tasks_take_their_time_never_breaks(wait: Any) -> None:
+    """On trio its first await may be cut, if it asks for cancellation; see docs/semantics.md, law 7."""
+    said: list[str] = []
+
+    async def child() -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(0.02)
+
+    async def code() -> None:
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(child)
+                await anyio.sleep_forever()
+        finally:
+            try:
+                if wait is not anyio.sleep_forever:
+                    await wait()
+            finally:
+                await checkpoints(3)
+                await anyio.sleep(0.01)
+                said.append("cleaned up")
+
+    outcome = await cancelled_at_work(code)
+    assert (outcome.ending, outcome.error) == ("cancelled", None)
+    assert said == ["cleaned up"]
+
+
+@pytest.mark.parametrize("what", ["cleanup", "swallowed"])
+async def test_a_task_group_that_is_opened_afterwards_may_cancel_itself(what: str) -> None:
+    said: list[str] = []
+
+    async def group_that_cancels_itself() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.sleep_forever)
+            await checkpoints(3)
+            group.cancel_scope.cancel()
+        said.append("group left")
+        await anyio.sleep(0.01)
+        said.append("cleaned up")
+
+    async def code() -> str:
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            if what == "cleanup":
+                await group_that_cancels_itself()
+                raise
+        await group_that_cancels_itself()
+        return "done"
+
+    outcome = await cancelled_at_work(code)
+    assert outcome.ending == ("cancelled" if what == "cleanup" else "returned")
+    assert outcome.swallowed == (what == "swallowed")
+    assert said == ["group left", "cleaned up"]
+
+
+async def test_code_that_keeps_a_cancellation_of_its_own_in_a_variable_is_told_of_ours() -> None:
+    said: list[str] = []
+    kept: list[BaseException] = []
+
+    async def code() -> None:
+        last: BaseException | None = None
+        with anyio.move_on_after(0.001):
+            try:
+                await anyio.sleep_forever()
+            except anyio.get_cancelled_exc_class() as exc:
+                last = exc
+                raise
+        assert last is not None
+        contained.cancel()
+        with anyio.CancelScope(shield=True):
+            await checkpoints(3)
+        said.append("out of the shield")
+        await anyio.sleep_forever()
+        kept.append(last)
+
+    contained: Contained[Any] = Contained(5.0, shield=True)
+    with anyio.fail_after(3):
+        outcome = await contained.run(code())
+    assert (outcome.ending, outcome.grace_expired) == ("cancelled", False)
+    assert said == ["out of the shield"]
+
+
+@pytest.mark.parametrize("outer", [True, False])
+async def test_a_timeout_around_the_body_that_passes_in_its_cleanup_does_not_take_our_cancellation(outer: bool) -> None:
+    """It cuts the cleanup, as it would without us. What is outside of it is told of ours, and cleans up in peace."""
+    said: list[str] = []
+
+    async def code() -> str:
+        try:
+            with anyio.move_on_after(0.05):
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    await anyio.sleep(3)
+                    said.append("cut")
+        finally:
+            if outer:
+                await anyio.sleep(0.01)
+                await anyio.sleep(0.01)
+                said.append("cleaned up")
+        return "went on"
+
+    with anyio.fail_after(2):
+        outcome = await cancelled_at_work(code)
+    assert (outcome.ending, outcome.swallowed) == ("cancelled", False)
+    assert said == (["cleaned up"] if outer else [])
+
+
+async def test_a_cancellation_that_is_swallowed_after_its_cleanup_is_not_told_again() -> None:
+    async def code() -> str:
+        try:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                await anyio.sleep(0.01)
+        except anyio.get_cancelled_exc_class():
+            pass
+        await anyio.sleep(0.01)
+        await checkpoints(2)
+        await anyio.sleep(0.01)
+        return "went on"
+
+    outcome = await cancelled_at_work(code)
+    assert (outcome.ending, outcome.value, outcome.swallowed) == ("returned", "went on", True)
+
+
 # Native cancellation ---------------------------------------------------------------------------------------------
 
 

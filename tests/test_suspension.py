@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from agentrun.runtime.suspension import Suspension
+from agentrun.runtime.suspension import Suspension, is_cancelled
 
 
 class Cancelled(BaseException):
@@ -166,10 +167,6 @@ async def cancel_shielded_checkpoint() -> None:
     await pause()
 
 
-async def _nested_child_finished(deeper: int) -> None:
-    await wait(deeper)
-
-
 async def wait(deeper: int) -> None:
     if deeper:
         await wait(deeper - 1)
@@ -184,12 +181,110 @@ def test_code_that_asks_for_its_cancellation_is_recognized(way: Any) -> None:
     assert not looked_at(way(wait(0))).asks_for_cancellation
 
 
+class Manager:
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, kind: object, *exc: object) -> None:
+        if kind is None:
+            await pause()
+
+
+async def in_a_block(manager: Manager) -> None:
+    with manager:
+        await pause()
+
+
+async def in_an_async_block(manager: Manager) -> None:
+    async with manager:
+        await pause()
+
+
+async def leaves_a_block(manager: Manager) -> None:
+    async with manager:
+        pass
+
+
+async def behind_a_block(manager: Manager) -> None:
+    with manager:
+        pass
+    await pause()
+
+
+@contextlib.contextmanager
+def around(manager: Manager) -> Generator[None]:
+    with manager:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def around_asynchronously(manager: Manager) -> AsyncGenerator[None]:
+    async with manager:
+        yield
+
+
+async def in_a_block_of_a_generator(manager: Manager) -> None:
+    with around(manager):
+        await pause()
+
+
+async def in_a_block_of_an_async_generator(manager: Manager) -> None:
+    async with around_asynchronously(manager):
+        await pause()
+
+
 @pytest.mark.parametrize("way", WAYS)
-def test_the_end_of_a_nursery_is_recognized_where_nothing_but_the_wait_is_deeper(way: Any) -> None:
-    for deeper in range(2):  # itself, so many calls more, and the wait at the bottom: at most four
-        assert looked_at(way(_nested_child_finished(deeper))).at_nursery_exit, deeper
-    assert not looked_at(way(_nested_child_finished(2))).at_nursery_exit
-    assert not looked_at(way(wait(1))).at_nursery_exit
+@pytest.mark.parametrize(
+    "code",
+    [in_a_block, in_an_async_block, leaves_a_block, in_a_block_of_a_generator, in_a_block_of_an_async_generator],
+)
+def test_the_blocks_that_code_is_in_or_leaves_are_seen(way: Any, code: Any) -> None:
+    manager = Manager()
+    suspended = way(code(manager))
+    suspended.send(None)
+    assert any(each is manager for each in Suspension(suspended).entered)
+    with contextlib.suppress(BaseException):
+        suspended.throw(GeneratorExit)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_block_that_was_left_is_not_seen_though_it_is_in_a_variable(way: Any) -> None:
+    manager = Manager()
+    suspended = way(behind_a_block(manager))
+    suspended.send(None)
+    assert not any(each is manager for each in Suspension(suspended).entered)
+    with contextlib.suppress(BaseException):
+        suspended.throw(GeneratorExit)
+
+
+def test_a_cancellation_that_was_known_before_is_not_taken_for_another() -> None:
+    known, other = Cancelled(), Cancelled()
+    for error, but, expected in ((known, [known], False), (known, [other], True), (known, [], True)):
+        code = clean_up_after(error)
+        code.send(None)
+        suspension = Suspension(code)
+        assert suspension.cancellations(Cancelled) == [error] * len(suspension.cancellations(Cancelled)) != []
+        assert suspension.handles(Cancelled, but=but) == expected
+        with contextlib.suppress(BaseException):
+            code.throw(GeneratorExit)
+
+
+async def test_a_scope_and_a_task_group_are_cancelled_when_they_say_so() -> None:
+    scope = anyio.CancelScope()
+    assert not is_cancelled(scope)
+    scope.cancel()
+    assert is_cancelled(scope)
+    async with anyio.create_task_group() as group:
+        assert not is_cancelled(group)
+        group.cancel_scope.cancel()
+        assert is_cancelled(group)
+    assert not is_cancelled(object())
 
 
 @pytest.mark.parametrize("way", WAYS)

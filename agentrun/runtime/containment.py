@@ -175,6 +175,8 @@ class Contained(Relay[_T]):
             # What nobody has armed cannot have been cancelled: most code ends without anybody asking its scopes.
             self._cancel_called = self._armed and self._scope.cancel_called
             self._over = True
+            if self._armed or self._thrown:
+                self._forget()
             expired = self._expiring and grace_scope.cancel_called
             if not leave_scope(grace_scope):
                 cell.broken = True

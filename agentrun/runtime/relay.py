@@ -8,14 +8,14 @@ coroutine is asked (`agentrun.runtime.suspension`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 
 from agentrun.runtime.cancellations import comes_from_scope
 from agentrun.runtime.cell import Cell
-from agentrun.runtime.suspension import Suspension, cancellable_trio_wait
+from agentrun.runtime.suspension import Suspension, cancellable_trio_wait, is_cancelled
 
 __all__ = ["Relay"]
 
@@ -31,13 +31,16 @@ class Relay(Generic[_T]):
 
     __slots__ = (
         "_armed",
+        "_before",
         "_cancelled_class",
         "_coro",
         "_delivered",
         "_ended_sleep",
+        "_entered",
         "_expiring",
         "_grace",
         "_grace_scope",
+        "_native",
         "_on_delivered",
         "_on_trio",
         "_scope",
@@ -69,6 +72,9 @@ class Relay(Generic[_T]):
         self._settled: bool = False  # the code knows of our cancellation, and nothing can change that any more
         self._ended_sleep: tuple[Any, ...] = ()  # trio: the scopes of a sleep that was over as we cancelled it
         self._thrown: bool = False  # asyncio: a cancellation, whosever it was, has gone in
+        self._native: tuple[BaseException, ...] = ()  # asyncio: the native ones that have gone in
+        self._before: Sequence[BaseException] | None = None  # cancellations that the code has held before ours
+        self._entered: Sequence[Any] = ()  # context managers that the code was in when ours reached it
 
     @property
     def delivered(self) -> bool:
@@ -101,7 +107,12 @@ class Relay(Generic[_T]):
     def __next__(self) -> Any:
         # The first step, and each of asyncio's, which throws every cancellation: as long as it has thrown none, there
         # is nothing to watch, and nothing more once the code knows of ours.
-        return self.send(None) if self._thrown and not self._settled else self._coro.send(None)
+        if self._thrown and not self._settled:
+            return self.send(None)
+        request = self._coro.send(None)
+        if self._armed and self._on_trio and not self._settled:
+            return self._look(request)  # it may have asked for ours in this very step
+        return request
 
     def send(self, value: Any) -> Any:
         """Resume the coroutine. trio hands a cancellation in as a value: an ``outcome.Error``."""
@@ -110,16 +121,20 @@ class Relay(Generic[_T]):
                 request = self._coro.send(value)
             finally:
                 del value  # the traceback of what it carries may hold this frame: see `run`
-            if self._thrown and self._armed and not self._settled:
-                # In a cleanup that a native cancellation has begun, it has asked in this very step for ours as well.
+            if self._armed and (self._thrown or self._on_trio) and not self._settled:
+                # It has asked for ours in this very step. On asyncio that is of interest in a cleanup that a native
+                # cancellation has begun; on trio its next await may be one that asks for it.
                 return self._look(request)
             return request
+        untold = not self._delivered and self._scope.cancel_called
+        if untold:
+            self._remember()
         if value is None:
             request = self._coro.send(None)
             return request if self._settled else self._look(request)
         if isinstance(getattr(value, "error", None), self._cancelled_class):
             self._notice()
-        elif not self._delivered and self._scope.cancel_called:
+        elif untold:
             # It is cancelled, but not at this await, which was over already or cannot be cancelled. Cancel it at its
             # next one, where it can be told from the cancellation of a scope of its own; until then it sees nothing.
             self._raise_shield()
@@ -134,6 +149,10 @@ class Relay(Generic[_T]):
         exc = typ if val is None else val
         if isinstance(exc, self._cancelled_class):
             self._thrown = True
+            if not self._delivered and self._scope.cancel_called:
+                self._remember()
+            if not comes_from_scope(exc):
+                self._native += (exc,)
             if self._delivered or comes_from_scope(exc):
                 self._notice()
             # Else it is a native one, such as that of `asyncio.timeout`, which the code may make something else of.
@@ -148,12 +167,44 @@ class Relay(Generic[_T]):
         """Close the coroutine."""
         self._coro.close()
 
+    def _forget(self) -> None:
+        """The code is over: let go of exceptions and scopes, which lead back to here."""
+        self._native = self._entered = self._ended_sleep = ()
+        self._before = None
+
+    def _remember(self) -> None:
+        """Before a step in which ours may be on its way: what the code has held, and where it was, without it.
+
+        A cancellation that a timeout of its own has delivered, and that it keeps in a variable, does not tell it of
+        ours. The native ones that went in do: what they have begun is cleanup like any other.
+        """
+        suspension = Suspension(self._coro)
+        if self._on_trio:
+            self._entered = suspension.entered
+        if self._before is None:
+            held = suspension.cancellations(self._cancelled_class)
+            self._before = [each for each in held if not any(each is native for native in self._native)]
+
+    def _in_danger(self, suspension: Suspension) -> bool:
+        """Whether the code is in a cancelled scope of its own in which it was when ours came, or leaves it.
+
+        Such a scope would take ours as well, if it did not see it, and the code would go on. So the shield must be
+        down. The scope cuts what is in it anyway. One that the cleanup has opened must not see ours: it is left with
+        nothing but its own, and the cleanup goes on.
+        """
+        return any(
+            is_cancelled(manager) for manager in suspension.entered if any(manager is each for each in self._entered)
+        )
+
     def _notice(self) -> None:
         """A cancellation is about to reach the code."""
-        if self._delivered:
+        if self._delivered and self._on_trio:
+            if not self._grace_scope.cancel_called and self._in_danger(Suspension(self._coro)):
+                self._grace_scope.shield = False
+        elif self._delivered:
             # That of a scope of its own, in the middle of the cleanup, unless the grace is over. The scope does not see
-            # ours any more, so it will take both if ours is still on its way out, and the code may go on as if there
-            # had been none. If the code has dealt with ours before, there is nothing more to take.
+            # ours any more, so it may take both if ours is still on its way out. If the code has dealt with ours
+            # before, there is nothing more to take.
             self._settled = (
                 self._grace_scope.cancel_called
                 or anyio.current_effective_deadline() != -math.inf
@@ -181,8 +232,10 @@ class Relay(Generic[_T]):
         """
         if not self._scope.cancel_called or (self._delivered and anyio.current_effective_deadline() == -math.inf):
             return request
+        if self._before is None:
+            self._remember()
         suspension = Suspension(self._coro)
-        knows = suspension.handles(self._cancelled_class) or self._reached_in_sleep
+        knows = suspension.handles(self._cancelled_class, but=self._before or ()) or self._reached_in_sleep
         if knows and self._delivered:
             # A shield of the code's own hides whether it is still in a cancelled scope: then the next look tells. Where
             # no scope of its own has a say, the deadline is that of the grace.
@@ -198,18 +251,17 @@ class Relay(Generic[_T]):
         return request
 
     def _rest(self, request: Any) -> Any:
-        """The code awaits in its cleanup: shielded, except at the end of a cancelled nursery of trio's.
+        """The code awaits in its cleanup: shielded, except where a scope must see ours.
 
-        That nursery has cancelled itself, since its body was cancelled. When its last task has ended it must see that
-        the cancellation comes from further out: else it takes it for its own, and the code goes on. No cancellation can
-        cut that wait. (A nursery that the cleanup has opened is not cancelled: its tasks are part of the cleanup.)
+        At the end of a nursery of trio's, for one, which has cancelled itself, since its body was cancelled.
         """
-        if self._on_trio:
-            shield = self._grace_scope
-            if not shield.shield:
-                shield.shield = True
-            if Suspension(self._coro).at_nursery_exit and anyio.current_effective_deadline() == -math.inf:
-                shield.shield = False
+        if not self._on_trio:
+            return request
+        shield, suspension = self._grace_scope, Suspension(self._coro)
+        if self._in_danger(suspension):
+            shield.shield = False
+        elif not shield.shield and not suspension.asks_for_cancellation:
+            shield.shield = True  # else it has seen ours, and relies on getting it: that await is cut
         return request
 
     def _raise_shield(self, *, told: bool = False) -> bool:

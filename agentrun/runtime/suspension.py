@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Sequence
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final, cast
 
@@ -19,7 +20,7 @@ import anyio
 
 from agentrun.runtime.cancellations import holds_cancellation
 
-__all__ = ["Suspension", "cancellable_trio_wait"]
+__all__ = ["Suspension", "cancellable_trio_wait", "is_cancelled"]
 
 _FRAMED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
@@ -41,26 +42,32 @@ class Suspension:
                 inner: list[Any] = [held for held in gc.get_referents(link) if isinstance(held, _FRAMED)]
                 link = inner[0] if inner else None
 
-    def handles(self, cancelled_class: type[BaseException]) -> bool:
-        """Whether it is in a ``finally``, ``except`` or ``__aexit__`` that a cancellation has led to.
+    def cancellations(self, cancelled_class: type[BaseException]) -> list[BaseException]:
+        """Those that it holds: it is in a ``finally``, ``except`` or ``__aexit__`` that one has led to, or keeps one in
+        a variable.
 
-        Where the interpreter does not tell what a coroutine refers to, this is false.
+        There are none where the interpreter does not tell what a coroutine refers to.
         """
-        return any(
-            isinstance(held, BaseException) and holds_cancellation(held, cancelled_class)
+        return [
+            held
             for link in self._links
             for held in cast("list[object]", gc.get_referents(link))
-        )
+            if isinstance(held, BaseException) and holds_cancellation(held, cancelled_class)
+        ]
+
+    def handles(self, cancelled_class: type[BaseException], *, but: Sequence[BaseException] = ()) -> bool:
+        """Whether it holds a cancellation that is none of ``but``."""
+        return any(all(held is not known for known in but) for held in self.cancellations(cancelled_class))
+
+    @property
+    def entered(self) -> list[Any]:
+        """The context managers of the `with` blocks that it is in, or leaves, also those inside of generators."""
+        return [manager for link in self._links for manager in _entered(link)]
 
     @property
     def asks_for_cancellation(self) -> bool:
         """Whether it is in a ``checkpoint_if_cancelled`` that has seen a cancellation and relies on getting it."""
         return any(_name(link) == "checkpoint_if_cancelled" for link in self._links)
-
-    @property
-    def at_nursery_exit(self) -> bool:
-        """Whether it waits for the tasks of a nursery of trio's that it is about to leave."""
-        return any(_name(link) == "_nested_child_finished" for link in self._links[-4:])
 
     @property
     def scopes_at_the_end_of_a_trio_sleep(self) -> tuple[Any, ...]:
@@ -81,6 +88,34 @@ class Suspension:
         """Whether it is in the first half of trio's ``checkpoint``, the one that cannot be cancelled."""
         names = [_name(link) for link in self._links[-3:]]
         return names[:2] == ["checkpoint", "cancel_shielded_checkpoint"] and "trio" in sys.modules
+
+
+def _entered(link: Any) -> list[Any]:
+    """The context managers of the `with` blocks that a suspended frame is in."""
+    managers: list[Any] = []
+    for held in gc.get_referents(link):
+        manager: Any = None
+        if getattr(held, "__name__", None) in ("__exit__", "__aexit__"):  # kept for the end of the block
+            manager = getattr(held, "__self__", None)
+        elif (_name(link) == "__aexit__" or sys.version_info >= (3, 14)) and _is_manager(held):
+            manager = held  # the method's own, and what later Pythons keep
+        if manager is not None:
+            managers.append(manager)
+            if isinstance(generator := getattr(manager, "gen", None), (GeneratorType, AsyncGeneratorType)):
+                managers.extend(_entered(generator))
+    return managers
+
+
+def _is_manager(held: Any) -> bool:
+    return hasattr(held, "__exit__") or hasattr(held, "__aexit__")
+
+
+def is_cancelled(manager: Any) -> bool:
+    """Whether a context manager is a cancel scope that is cancelled, or a task group whose scope is."""
+    for each in (manager, getattr(manager, "cancel_scope", None), getattr(manager, "_scope", None)):
+        if getattr(each, "cancel_called", False) is True:
+            return True
+    return False
 
 
 def _held_scopes(link: Any) -> list[Any]:
