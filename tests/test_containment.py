@@ -482,6 +482,54 @@ async def test_code_that_keeps_a_cancellation_of_its_own_in_a_variable_is_told_o
     assert said == ["out of the shield"]
 
 
+async def test_code_that_handles_the_cancellation_of_a_task_it_awaits_is_told_of_ours(anyio_backend_name: str) -> None:
+    asyncio_only(anyio_backend_name)
+    said: list[str] = []
+
+    async def code() -> None:
+        child = asyncio.ensure_future(asyncio.sleep(5))
+        await asyncio.sleep(0)
+        child.cancel()
+        try:
+            await child
+        except asyncio.CancelledError:
+            contained.cancel()
+            said.append("child is gone")
+            await asyncio.sleep(5)
+            said.append("went on")
+
+    contained: Contained[Any] = Contained(5.0, shield=True)
+    with anyio.fail_after(3):
+        outcome = await contained.run(code())
+    assert (outcome.ending, outcome.grace_expired) == ("cancelled", False)
+    assert said == ["child is gone"]
+
+
+@pytest.mark.parametrize("then", ["awaits", "awaits in a shield", "returns"])
+async def test_a_cancellation_that_is_swallowed_behind_a_group_with_a_slow_task_is_reported(then: str) -> None:
+    async def slow() -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(0.01)
+
+    async def code() -> str:
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(slow)
+                await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            pass
+        if then == "awaits":
+            await anyio.sleep(0.01)
+            await anyio.sleep(0.01)
+        elif then == "awaits in a shield":
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.01)
+        return "went on"
+
+    outcome = await cancelled_at_work(code)
+    assert (outcome.ending, outcome.value, outcome.swallowed) == ("returned", "went on", True)
+
+
 @pytest.mark.parametrize("outer", [True, False])
 async def test_a_timeout_around_the_body_that_passes_in_its_cleanup_does_not_take_our_cancellation(outer: bool) -> None:
     """It cuts the cleanup, as it would without us. What is outside of it is told of ours, and cleans up in peace."""

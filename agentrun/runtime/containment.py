@@ -155,7 +155,7 @@ class Contained(Relay[_T]):
         task = cell.task
         self._on_trio = task is None
         self._coro = coro
-        native_before = 0 if task is None else task.cancelling()
+        self._cancelling = native_before = 0 if task is None else task.cancelling()
         value: _T | None = None
         raised: BaseException | None = None
         grace_scope = self._grace_scope

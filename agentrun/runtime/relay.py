@@ -33,6 +33,7 @@ class Relay(Generic[_T]):
         "_armed",
         "_before",
         "_cancelled_class",
+        "_cancelling",
         "_coro",
         "_delivered",
         "_ended_sleep",
@@ -44,13 +45,13 @@ class Relay(Generic[_T]):
         "_on_delivered",
         "_on_trio",
         "_scope",
-        "_settled",
         "_thrown",
         "cell",
     )
 
     _coro: Coroutine[Any, Any, _T]
     _on_trio: bool
+    _cancelling: int  # asyncio: what `Task.cancelling` was when the code began
 
     def __init__(self, cell: Cell, grace: float, on_delivered: Callable[[], None] | None, *, armed: bool) -> None:
         """Args:
@@ -68,8 +69,7 @@ class Relay(Generic[_T]):
         self._on_delivered: Callable[[], None] | None = on_delivered
         self._armed: bool = armed  # it may be cancelled from now on: somebody asked for it, or time may be up
         self._expiring: bool = False  # the grace has begun, so it may have an end, too
-        self._delivered: bool = False
-        self._settled: bool = False  # the code knows of our cancellation, and nothing can change that any more
+        self._delivered: bool = False  # the code knows of our cancellation
         self._ended_sleep: tuple[Any, ...] = ()  # trio: the scopes of a sleep that was over as we cancelled it
         self._thrown: bool = False  # asyncio: a cancellation, whosever it was, has gone in
         self._native: tuple[BaseException, ...] = ()  # asyncio: the native ones that have gone in
@@ -107,10 +107,10 @@ class Relay(Generic[_T]):
     def __next__(self) -> Any:
         # The first step, and each of asyncio's, which throws every cancellation: as long as it has thrown none, there
         # is nothing to watch, and nothing more once the code knows of ours.
-        if self._thrown and not self._settled:
+        if self._thrown and not self._delivered:
             return self.send(None)
         request = self._coro.send(None)
-        if self._armed and self._on_trio and not self._settled:
+        if self._armed and self._on_trio and not self._delivered:
             return self._look(request)  # it may have asked for ours in this very step
         return request
 
@@ -121,7 +121,7 @@ class Relay(Generic[_T]):
                 request = self._coro.send(value)
             finally:
                 del value  # the traceback of what it carries may hold this frame: see `run`
-            if self._armed and (self._thrown or self._on_trio) and not self._settled:
+            if self._armed and (self._thrown or self._on_trio) and not self._delivered:
                 # It has asked for ours in this very step. On asyncio that is of interest in a cleanup that a native
                 # cancellation has begun; on trio its next await may be one that asks for it.
                 return self._look(request)
@@ -131,7 +131,7 @@ class Relay(Generic[_T]):
             self._remember()
         if value is None:
             request = self._coro.send(None)
-            return request if self._settled else self._look(request)
+            return request if self._delivered else self._look(request)
         if isinstance(getattr(value, "error", None), self._cancelled_class):
             self._notice()
         elif untold:
@@ -142,7 +142,7 @@ class Relay(Generic[_T]):
             request = self._coro.send(value)
         finally:
             del value  # as above
-        return self._rest(request) if self._settled else self._look(request)
+        return self._rest(request) if self._delivered else self._look(request)
 
     def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
         """Resume the coroutine with an exception. asyncio throws a cancellation in."""
@@ -151,8 +151,8 @@ class Relay(Generic[_T]):
             self._thrown = True
             if not self._delivered and self._scope.cancel_called:
                 self._remember()
-            if not comes_from_scope(exc):
-                self._native += (exc,)
+            if self.cell.task.cancelling() > self._cancelling and not comes_from_scope(exc):
+                self._native += (exc,)  # it is this task that was cancelled, not one that it awaits
             if self._delivered or comes_from_scope(exc):
                 self._notice()
             # Else it is a native one, such as that of `asyncio.timeout`, which the code may make something else of.
@@ -161,7 +161,7 @@ class Relay(Generic[_T]):
             request = self._coro.throw(exc)
         finally:
             del typ, val, exc  # the traceback holds this frame: see `run`
-        return request if self._settled else self._look(request)
+        return request if self._delivered else self._look(request)
 
     def close(self) -> None:
         """Close the coroutine."""
@@ -198,18 +198,11 @@ class Relay(Generic[_T]):
 
     def _notice(self) -> None:
         """A cancellation is about to reach the code."""
-        if self._delivered and self._on_trio:
-            if not self._grace_scope.cancel_called and self._in_danger(Suspension(self._coro)):
+        if self._delivered:
+            # That of a scope of its own, in the middle of the cleanup, unless the grace is over. (On asyncio anyio's
+            # scopes count cancellations, and do not take ours with their own.)
+            if self._on_trio and not self._grace_scope.cancel_called and self._in_danger(Suspension(self._coro)):
                 self._grace_scope.shield = False
-        elif self._delivered:
-            # That of a scope of its own, in the middle of the cleanup, unless the grace is over. The scope does not see
-            # ours any more, so it may take both if ours is still on its way out. If the code has dealt with ours
-            # before, there is nothing more to take.
-            self._settled = (
-                self._grace_scope.cancel_called
-                or anyio.current_effective_deadline() != -math.inf
-                or not Suspension(self._coro).handles(self._cancelled_class)
-            )
         elif self._raise_shield(told=True):
             self._deliver()
         elif self._on_trio:
@@ -224,27 +217,23 @@ class Relay(Generic[_T]):
         return bool(self._ended_sleep) and not any(scope.cancelled_caught for scope in self._ended_sleep)
 
     def _look(self, request: Any) -> Any:
-        """The code awaits again, and whether it knows of our cancellation is not settled. Returns what it asks for.
+        """The code awaits again, and ours has not been seen to reach it. Returns what it asks for.
 
-        It knows if a cancellation is what it is handling: a nursery of trio's has raised those of its children, or ours
-        came together with that of a scope of the code's own which has been left by now. Then it is in its cleanup, and
-        the shield must be up. If it does not know, the shield must be down: the event loop tells it at this very await.
+        It knows of it if a cancellation is what it is handling: a nursery of trio's has raised those of its children,
+        or ours came together with that of a scope of the code's own which has been left by now. Then it is in its
+        cleanup, and the shield must be up. If it does not know, the shield must be down: the event loop tells it at
+        this very await.
         """
-        if not self._scope.cancel_called or (self._delivered and anyio.current_effective_deadline() == -math.inf):
+        if not self._scope.cancel_called:
             return request
         if self._before is None:
             self._remember()
         suspension = Suspension(self._coro)
         knows = suspension.handles(self._cancelled_class, but=self._before or ()) or self._reached_in_sleep
-        if knows and self._delivered:
-            # A shield of the code's own hides whether it is still in a cancelled scope: then the next look tells. Where
-            # no scope of its own has a say, the deadline is that of the grace.
-            self._settled = anyio.current_effective_deadline() == self._grace_scope.deadline
-            return self._rest(request)
         if knows and (self._grace_scope.shield or not suspension.asks_for_cancellation) and self._raise_shield():
             self._deliver()
             return self._rest(request)
-        self._delivered = self._settled = self._grace_scope.shield = False
+        self._grace_scope.shield = False
         if suspension.at_trio_checkpoint and anyio.current_effective_deadline() == -math.inf:
             # trio's `checkpoint` delivers in a scope of its own, later: deliver now, and know that it is ours.
             return cancellable_trio_wait()
@@ -287,7 +276,7 @@ class Relay(Generic[_T]):
         return shield.shield
 
     def _deliver(self) -> None:
-        self._delivered = self._settled = True
+        self._delivered = True
         self._ended_sleep = ()
         self._begin_grace()
         if self._on_delivered is not None:
