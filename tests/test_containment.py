@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import anyio
@@ -503,6 +504,30 @@ async def test_code_that_handles_the_cancellation_of_a_task_it_awaits_is_told_of
         outcome = await contained.run(code())
     assert (outcome.ending, outcome.grace_expired) == ("cancelled", False)
     assert said == ["child is gone"]
+
+
+@pytest.mark.xfail(
+    reason="a cleanup that a native cancellation has begun is not cut by ours; when the timeout of asyncio's that was "
+    "behind it makes a TimeoutError of it, the code is not told of ours any more, and goes on until its grace is over"
+)
+async def test_code_that_has_itself_cancelled_in_a_cleanup_of_asyncios_timeout_is_told_behind_it(
+    anyio_backend_name: str,
+) -> None:
+    asyncio_only(anyio_backend_name)
+    contained: Contained[Any] = Contained(0.05, shield=True)
+
+    async def code() -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.001):
+                try:
+                    await asyncio.sleep(5)
+                finally:
+                    contained.cancel()
+                    await asyncio.sleep(0.001)
+        await asyncio.sleep(5)
+
+    outcome = await contained.run(code())
+    assert (outcome.ending, outcome.grace_expired) == ("cancelled", False)
 
 
 @pytest.mark.parametrize("then", ["awaits", "awaits in a shield", "returns"])
