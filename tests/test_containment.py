@@ -71,6 +71,27 @@ async def test_an_error_after_a_swallowed_cancellation_is_that_of_cancelled_code
     assert (outcome.ending, outcome.error) == ("cancelled", problem)
 
 
+async def test_an_error_of_a_task_that_cleans_up_meanwhile_is_that_of_cancelled_code() -> None:
+    """Also on trio, where code cannot be cancelled while it waits for its tasks."""
+    problem = ValueError("too late")
+
+    async def child() -> None:
+        try:
+            raise problem
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.02)
+
+    async def code() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(child)
+
+    outcome = await cancelled_at_work(code)
+    assert outcome.ending == "cancelled"
+    assert isinstance(outcome.error, ExceptionGroup)
+    assert outcome.error.exceptions == (problem,)
+
+
 async def test_code_whose_task_group_waits_for_the_cleanup_of_its_tasks_does_not_go_on_behind_it() -> None:
     said: list[str] = []
 

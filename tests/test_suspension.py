@@ -167,6 +167,10 @@ async def cancel_shielded_checkpoint() -> None:
     await pause()
 
 
+async def _nested_child_finished(deeper: int) -> None:
+    await wait(deeper)
+
+
 async def wait(deeper: int) -> None:
     if deeper:
         await wait(deeper - 1)
@@ -285,6 +289,14 @@ async def test_a_scope_and_a_task_group_are_cancelled_when_they_say_so() -> None
         group.cancel_scope.cancel()
         assert is_cancelled(group)
     assert not is_cancelled(object())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_end_of_a_nursery_is_recognized_where_nothing_but_the_wait_is_deeper(way: Any) -> None:
+    for deeper in range(2):  # itself, so many calls more, and the wait at the bottom: at most four
+        assert looked_at(way(_nested_child_finished(deeper))).at_nursery_exit, deeper
+    assert not looked_at(way(_nested_child_finished(2))).at_nursery_exit
+    assert not looked_at(way(wait(1))).at_nursery_exit
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -206,7 +206,8 @@ class Contained(Relay[_T]):
         """What became of code that raised something."""
         asked = self._cancel_called
         cancellation, error = split_cancelled(raised, self._cancelled_class)
-        told = self._delivered or comes_from_cancellation(raised, self._cancelled_class)
+        # On asyncio the wait for tasks is cancelled as well, but what they raise comes out of it all the same.
+        told = self._delivered or self._waits_for_tasks or comes_from_cancellation(raised, self._cancelled_class)
         if cancellation is None and not (asked and told):
             return Outcome("raised", error=error, grace_expired=expired)
         if asked:

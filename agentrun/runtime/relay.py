@@ -46,6 +46,7 @@ class Relay(Generic[_T]):
         "_on_trio",
         "_scope",
         "_thrown",
+        "_waits_for_tasks",
         "cell",
     )
 
@@ -74,6 +75,7 @@ class Relay(Generic[_T]):
         self._thrown: bool = False  # asyncio: a cancellation, whosever it was, has gone in
         self._native: tuple[BaseException, ...] = ()  # asyncio: the native ones that have gone in
         self._before: Sequence[BaseException] | None = None  # cancellations that the code has held before ours
+        self._waits_for_tasks: bool = False  # trio: it was cancelled where its tasks are, and it cannot be
         self._entered: Sequence[Any] = ()  # context managers that the code was in when ours reached it
 
     @property
@@ -181,6 +183,7 @@ class Relay(Generic[_T]):
         suspension = Suspension(self._coro)
         if self._on_trio:
             self._entered = suspension.entered
+            self._waits_for_tasks = suspension.at_nursery_exit
         if self._before is None:
             held = suspension.cancellations(self._cancelled_class)
             self._before = [each for each in held if not any(each is native for native in self._native)]

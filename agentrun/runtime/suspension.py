@@ -70,6 +70,11 @@ class Suspension:
         return any(_name(link) == "checkpoint_if_cancelled" for link in self._links)
 
     @property
+    def at_nursery_exit(self) -> bool:
+        """Whether it waits for the tasks of a nursery of trio's that it is about to leave."""
+        return any(_name(link) == "_nested_child_finished" for link in self._links[-4:])
+
+    @property
     def scopes_at_the_end_of_a_trio_sleep(self) -> tuple[Any, ...]:
         """The cancel scopes that it is in and that are cancelled, if the innermost is that of a sleep of trio's.
 
