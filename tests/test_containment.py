@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import weakref
 from typing import Any
 
 import anyio
@@ -69,6 +71,59 @@ async def test_an_error_after_a_swallowed_cancellation_is_that_of_cancelled_code
 
     outcome = await cancelled_at_work(code)
     assert (outcome.ending, outcome.error) == ("cancelled", problem)
+
+
+async def test_a_nursery_of_trios_own_does_not_take_our_cancellation_either(anyio_backend_name: str) -> None:
+    if anyio_backend_name != "trio":
+        pytest.skip("trio's own")
+    import trio
+
+    said: list[str] = []
+
+    async def child() -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(0.02)
+
+    async def code() -> str:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(child)
+                await anyio.sleep_forever()
+        finally:
+            await anyio.sleep(0.01)
+            await anyio.sleep(0.01)
+            said.append("cleaned up")
+        return "went on"
+
+    outcome = await cancelled_at_work(code)
+    assert (outcome.ending, outcome.error) == ("cancelled", None)
+    assert said == ["cleaned up"]
+
+
+async def test_code_that_was_cancelled_is_freed_without_the_garbage_collector() -> None:
+    class Thing:
+        pass
+
+    things: list[weakref.ref[Thing]] = []
+
+    async def code() -> None:
+        thing = Thing()
+        things.append(weakref.ref(thing))
+        try:
+            with anyio.CancelScope():
+                await anyio.sleep_forever()
+        finally:
+            await anyio.sleep(0.01)
+
+    gc.collect()
+    gc.disable()
+    try:
+        outcome = await cancelled_at_work(code)
+        await checkpoints(3)
+        assert things[0]() is None
+    finally:
+        gc.enable()
+    assert outcome.ending == "cancelled"
 
 
 async def test_an_error_of_a_task_that_cleans_up_meanwhile_is_that_of_cancelled_code() -> None:
