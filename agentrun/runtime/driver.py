@@ -177,9 +177,8 @@ async def _save_session(run: Run) -> None:
         return
     run.session_failed = True
     if outcome.ending == "cancelled" and not outcome.grace_expired:
-        run.reports.teardown.expired_graces.append(
-            "session append"
-        )  # it was given the grace to finish in, and cut at its end
+        # It was given the grace to finish in, and cut at its end.
+        run.reports.teardown.expired_graces.append("session append")
     if outcome.ending == "foreign_cancellation":
         run.fail(foreign_cancellation("the session"))
     else:

@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final, cast
 
-import anyio
-
 from agentrun.runtime.cancellations import holds_cancellation
 
 __all__ = ["Suspension", "cancellable_trio_wait", "is_cancelled"]
@@ -83,10 +81,8 @@ class Suspension:
         names = [_name(link) for link in self._links[-4:-2]]
         if names != ["sleep_until", "sleep_forever"] or "trio" not in sys.modules:
             return ()
-        held = dict.fromkeys(scope for link in self._links for scope in _held_scopes(link))
-        # One that has caught something has been left, and is in a variable only.
-        scopes = tuple(scope for scope in held if scope.cancel_called and not scope.cancelled_caught)
-        return scopes if set(scopes) & set(_held_scopes(self._links[-4])) else ()
+        scopes = tuple(each for each in self.entered if getattr(each, "cancel_called", False) is True)
+        return scopes if any(scope is each for each in _entered(self._links[-4]) for scope in scopes) else ()
 
     @property
     def at_trio_checkpoint(self) -> bool:
@@ -121,20 +117,6 @@ def is_cancelled(manager: Any) -> bool:
         if getattr(each, "cancel_called", False) is True:
             return True
     return False
-
-
-def _held_scopes(link: Any) -> list[Any]:
-    """The cancel scopes, of anyio's and of trio's, that a frame holds: it is in a `with` block of each, or has
-    been."""
-    scopes: list[Any] = []
-    for held in gc.get_referents(link):
-        # What a frame keeps for the end of a `with` is a bound method, or, in later Pythons, what it is bound to.
-        manager = getattr(held, "__self__", held)
-        if isinstance(manager, (anyio.CancelScope, sys.modules["trio"].CancelScope)):
-            scopes.append(manager)
-        elif isinstance(generator := getattr(manager, "gen", None), GeneratorType):  # `anyio.fail_after`, for one
-            scopes.extend(_held_scopes(generator))
-    return scopes
 
 
 def cancellable_trio_wait() -> Any:
