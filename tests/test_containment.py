@@ -27,6 +27,12 @@ def trio_only(anyio_backend_name: str) -> None:
         pytest.skip("a sleep of asyncio's has no scope, and anyio cancels none that is over")
 
 
+async def takes_its_time() -> None:
+    """A task that a cancellation does not hurry."""
+    with anyio.CancelScope(shield=True):
+        await anyio.sleep(0.02)
+
+
 async def cancelled_at_work(code: Any, *, grace: float = 5.0, steps: int = 3) -> Outcome[Any]:
     """Run ``code`` in a task of its own, cancel it after some steps, and say what came of it."""
     outcomes: list[Outcome[Any]] = []
@@ -80,14 +86,10 @@ async def test_a_nursery_of_trios_own_does_not_take_our_cancellation_either(anyi
 
     said: list[str] = []
 
-    async def child() -> None:
-        with anyio.CancelScope(shield=True):
-            await anyio.sleep(0.02)
-
     async def code() -> str:
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(child)
+                nursery.start_soon(takes_its_time)
                 await anyio.sleep_forever()
         finally:
             await anyio.sleep(0.01)
@@ -480,14 +482,10 @@ async def test_cleanup_behind_a_group_whose_tasks_take_their_time_never_breaks(w
     """On trio its first await may be cut, if it asks for cancellation; see docs/semantics.md, law 7."""
     said: list[str] = []
 
-    async def child() -> None:
-        with anyio.CancelScope(shield=True):
-            await anyio.sleep(0.02)
-
     async def code() -> None:
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(child)
+                group.start_soon(takes_its_time)
                 await anyio.sleep_forever()
         finally:
             try:
@@ -608,14 +606,10 @@ async def test_code_that_has_itself_cancelled_in_a_cleanup_of_asyncios_timeout_i
 
 @pytest.mark.parametrize("then", ["awaits", "awaits in a shield", "returns"])
 async def test_a_cancellation_that_is_swallowed_behind_a_group_with_a_slow_task_is_reported(then: str) -> None:
-    async def slow() -> None:
-        with anyio.CancelScope(shield=True):
-            await anyio.sleep(0.01)
-
     async def code() -> str:
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(slow)
+                group.start_soon(takes_its_time)
                 await anyio.sleep_forever()
         except anyio.get_cancelled_exc_class():
             pass
