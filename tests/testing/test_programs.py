@@ -167,6 +167,20 @@ def test_tasks_of_a_task_group_of_a_tool_that_fail_in_the_same_moment_may_cut_ea
     assert same(Group(cleanup=Cleanup(0.1), fails=True))
 
 
+@pytest.mark.parametrize("shielded", [True, False])
+def test_a_task_group_of_a_tool_whose_tasks_shield_themselves_has_noticed_its_cancellation_on_asyncio_alone(
+    shielded: bool,
+) -> None:
+    """On trio it ends like one that was never cancelled, and so does the tool if it does not await any more."""
+    tool = ToolPlan("t1", [Group(1, cleanup=Cleanup(0.25, shielded))], timeout=0.13)
+    program = Program(AgentPlan(turns=[[Call("t1")]], tools=[tool]))
+    records = [run_program(program, backend) for backend in ("asyncio", "trio")]
+    for record in records:
+        assert broken_laws(record) == []
+    assert bool(list(disagreements(*records))) == shielded
+    assert program.same_on_both != shielded
+
+
 IN_THREADS = Program(
     AgentPlan(
         turns=[[Call("looks"), Call("deaf"), Call("async")]],

@@ -378,7 +378,8 @@ class Program(Plan):
         does not pass, and answers at a time at which other user code goes on, too (it may stop the model's stream in
         the very step in which that goes on; times are taken for such if they are multiples of 0.05 seconds); or a
         task group of a tool's own whose tasks fail in the same moment (on trio the first may cut the others before
-        they raise).
+        they raise), or that may return although it was cancelled (on trio a task group that waits for its tasks has
+        not noticed it then, on asyncio it has).
         """
         if any(steer.at is not None or steer.action == "native" for steer in self.steers):
             return False
@@ -390,7 +391,8 @@ class Program(Plan):
             return False
         if any(guard.verdict != "pass" and _is_round(guard.seconds) for guard in parts_of(self, GuardPlan)):
             return False
-        if any(group.tasks_fail_together for group in parts_of(self, Group)):
+        groups = parts_of(self, Group)
+        if any(group.tasks_fail_together or group.may_outlast_a_cancellation for group in groups):
             return False
         return not any(step.what != "error" for step in parts_of(self, Raise))
 

@@ -163,6 +163,11 @@ class Group(_Step):
         """Whether more than one of its tasks may raise in the same moment, unless the first cuts the others."""
         return self.tasks > 1 and self.cleanup is not None and self.cleanup.raises and not self.cleanup.shielded
 
+    @property
+    def may_outlast_a_cancellation(self) -> bool:
+        """Whether its tasks may all return although it was cancelled: a shield of their own has kept it from them."""
+        return self.cleanup is not None and self.cleanup.shielded and not self.cleanup.raises and not self.fails
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Native(_Step):
