@@ -151,14 +151,15 @@ class Relay(Generic[_T]):
         exc = typ if val is None else val
         if isinstance(exc, self._cancelled_class):
             self._thrown = True
-            if not self._delivered and self._scope.cancel_called:
-                self._remember()
-            if self.cell.task.cancelling() > self._cancelling and not comes_from_scope(exc):
+            scoped = comes_from_scope(exc)
+            if not scoped and self.cell.task.cancelling() > self._cancelling:
                 self._native += (exc,)  # it is this task that was cancelled, not one that it awaits
-            if self._delivered or comes_from_scope(exc):
+            if self._delivered or scoped:
                 self._notice()
             # Else it is a native one, such as that of `asyncio.timeout`, which the code may make something else of.
             # Ours is delivered at its next await, unless `_look` finds that it is in its cleanup by then.
+            if not self._delivered and self._scope.cancel_called:
+                self._remember()
         try:
             request = self._coro.throw(exc)
         finally:
