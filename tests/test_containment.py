@@ -580,6 +580,108 @@ async def test_code_that_handles_the_cancellation_of_a_task_it_awaits_is_told_of
     assert said == ["child is gone"]
 
 
+@pytest.mark.parametrize("then", ["goes on", "returns"])
+async def test_a_task_group_that_takes_the_cancellation_for_its_own_does_not_keep_it(then: str) -> None:
+    """anyio 4.16 on asyncio: it does if a scope in a task of it was cancelled, and is left."""
+    seen: list[str] = []
+
+    async def has_a_task() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.sleep_forever)
+            await anyio.sleep_forever()
+
+    async def code() -> str:
+        async with anyio.create_task_group() as group:
+            group.start_soon(has_a_task)
+        seen.append("behind the group")
+        if then == "goes on":
+            await anyio.sleep(60)
+            seen.append("went on")
+        return "done"
+
+    outcome = await cancelled_at_work(code, steps=6)
+    assert "went on" not in seen
+    assert not outcome.swallowed
+    if then == "goes on" or not seen:
+        assert outcome.ending == "cancelled"
+    else:
+        assert (outcome.ending, outcome.value) == ("returned", "done")
+
+
+@pytest.mark.agentrun_virtual_time
+@pytest.mark.parametrize("then", ["goes on", "returns"])
+async def test_a_scope_that_the_cleanup_cancels_around_itself_does_not_keep_the_cancellation(then: str) -> None:
+    seen: list[str] = []
+
+    async def code() -> str:
+        with anyio.CancelScope() as scope:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                scope.cancel()
+        seen.append("behind the scope")
+        if then == "goes on":
+            await anyio.sleep(1)
+            seen.append("went on")
+        return "done"
+
+    outcome = await cancelled_at_work(code)
+    assert "went on" not in seen
+    assert not outcome.swallowed
+    assert outcome.ending == ("cancelled" if then == "goes on" or not seen else "returned")
+
+
+@pytest.mark.parametrize("wait", [asks_for_a_lock, sends, anyio.lowlevel.checkpoint])
+async def test_code_that_only_ever_awaits_what_does_not_make_it_wait_is_told_at_its_next_await(wait: Any) -> None:
+    """Most of these ask for a cancellation first, and cannot be cancelled any more when they let others run."""
+    cancelled: list[int] = []
+    passes = 0
+    contained: Contained[Any] = Contained(5.0, shield=True)
+
+    async def code() -> None:
+        nonlocal passes
+        for _ in range(20):
+            await wait()
+            passes += 1
+
+    async def task() -> None:
+        assert (await contained.run(code())).ending == "cancelled"
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(task)
+        await checkpoints(4)
+        cancelled.append(passes)
+        contained.cancel()
+    # The await that is under way may be one that cannot be cancelled any more; the next one is.
+    assert passes <= cancelled[0] + 1
+
+
+async def test_cleanup_behind_a_task_group_that_was_winding_up_by_itself_is_left_in_peace() -> None:
+    """It lets our cancellation out, which came meanwhile, in the form of its own."""
+    cleaned: list[str] = []
+
+    async def cleans_up() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await checkpoints(6)
+
+    async def code() -> None:
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(cleans_up)
+                await checkpoints(2)
+                group.cancel_scope.cancel()
+                await anyio.sleep_forever()
+        finally:
+            await checkpoints(2)
+            cleaned.append("all of it")
+
+    outcome = await cancelled_at_work(code, steps=6)
+    assert (outcome.ending, cleaned) == ("cancelled", ["all of it"])
+
+
 @pytest.mark.xfail(
     reason="a cleanup that a native cancellation has begun is not cut by ours; when the timeout of asyncio's that was "
     "behind it makes a TimeoutError of it, the code is not told of ours any more, and goes on until its grace is over"

@@ -322,7 +322,7 @@ class Watched:
         value: Any = None
         while True:
             if value is not None:
-                self.seen.append(Suspension(self._code).scopes_at_the_end_of_a_trio_sleep)
+                self.seen.append(Suspension(self._code).trio_wait_scopes)
             try:
                 request = self._code.send(value)
             except StopIteration:

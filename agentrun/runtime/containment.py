@@ -15,7 +15,12 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
-from agentrun.runtime.cancellations import absorb_native_cancellations, comes_from_cancellation, split_cancelled
+from agentrun.runtime.cancellations import (
+    absorb_native_cancellations,
+    comes_from_cancellation,
+    holds_cancellation,
+    split_cancelled,
+)
 from agentrun.runtime.cell import Cell, leave_scope
 from agentrun.runtime.relay import Relay
 
@@ -165,13 +170,15 @@ class Contained(Relay[_T]):
                 value = await self
             except BaseException as exc:  # noqa: BLE001 - classified below; nothing is lost
                 raised = exc
-            if self._ended_sleep and self._reached_in_sleep:
-                self._deliver()  # it has not awaited again
+            if self._armed and not self._delivered and self._knows_at_last(raised):
+                self._deliver()
             unwinding = unwind(raised) if unwind is not None else None
             if unwinding is not None:
                 self.protect()
                 await unwinding
         finally:
+            if self._taken:
+                self._delivered = False  # it has not awaited again
             # What nobody has armed cannot have been cancelled: most code ends without anybody asking its scopes.
             self._cancel_called = self._armed and self._scope.cancel_called
             self._over = True
@@ -201,6 +208,16 @@ class Contained(Relay[_T]):
             return outcome
         finally:
             del outcome  # the same
+
+    def _knows_at_last(self, raised: BaseException | None) -> bool:
+        """Whether code that is over knows of its cancellation, though it has not awaited again, which would show it."""
+        if raised is None or not self._scope.cancel_called:
+            return self._reached_in_trio_wait
+        return (
+            self._waits_for_tasks
+            or holds_cancellation(raised, self._cancelled_class)
+            or comes_from_cancellation(raised, self._cancelled_class)
+        )
 
     def _classify(self, raised: BaseException, native: int, expired: bool) -> Outcome[_T]:
         """What became of code that raised something."""

@@ -15,7 +15,7 @@ import anyio
 
 from agentrun.runtime.cancellations import comes_from_scope
 from agentrun.runtime.cell import Cell
-from agentrun.runtime.suspension import Suspension, cancellable_trio_wait, is_cancelled
+from agentrun.runtime.suspension import Suspension, cancellable_trio_wait, has_caught, is_cancelled
 
 __all__ = ["Relay"]
 
@@ -36,7 +36,6 @@ class Relay(Generic[_T]):
         "_cancelling",
         "_coro",
         "_delivered",
-        "_ended_sleep",
         "_entered",
         "_expiring",
         "_grace",
@@ -46,6 +45,7 @@ class Relay(Generic[_T]):
         "_on_trio",
         "_scope",
         "_thrown",
+        "_trio_wait",
         "_waits_for_tasks",
         "cell",
     )
@@ -71,7 +71,7 @@ class Relay(Generic[_T]):
         self._armed: bool = armed  # it may be cancelled from now on: somebody asked for it, or time may be up
         self._expiring: bool = False  # the grace has begun, so it may have an end, too
         self._delivered: bool = False  # the code knows of our cancellation
-        self._ended_sleep: tuple[Any, ...] = ()  # trio: the scopes of a sleep that was over as we cancelled it
+        self._trio_wait: tuple[Any, ...] = ()  # trio: its own scopes, in which ours has gone in
         self._thrown: bool = False  # asyncio: a cancellation, whosever it was, has gone in
         self._native: tuple[BaseException, ...] = ()  # asyncio: the native ones that have gone in
         self._before: Sequence[BaseException] | None = None  # cancellations that the code has held before ours
@@ -81,7 +81,7 @@ class Relay(Generic[_T]):
     @property
     def delivered(self) -> bool:
         """Whether the cancellation has reached the code."""
-        return self._delivered or self._reached_in_sleep
+        return self._delivered or self._reached_in_trio_wait
 
     def protect(self) -> None:
         """Shield what follows in this call from its cancellation, for one grace from now on.
@@ -112,6 +112,8 @@ class Relay(Generic[_T]):
         if self._thrown and not self._delivered:
             return self.send(None)
         request = self._coro.send(None)
+        if self._entered and self._delivered:
+            return self._rest(request)
         if self._armed and self._on_trio and not self._delivered:
             return self._look(request)  # it may have asked for ours in this very step
         return request
@@ -130,16 +132,12 @@ class Relay(Generic[_T]):
             return request
         untold = not self._delivered and self._scope.cancel_called
         if untold:
-            self._remember()
+            self._remember(Suspension(self._coro))
         if value is None:
             request = self._coro.send(None)
-            return request if self._delivered else self._look(request)
+            return self._rest(request) if self._delivered else self._look(request)
         if isinstance(getattr(value, "error", None), self._cancelled_class):
             self._notice()
-        elif untold:
-            # It is cancelled, but not at this await, which was over already or cannot be cancelled. Cancel it at its
-            # next one, where it can be told from the cancellation of a scope of its own; until then it sees nothing.
-            self._raise_shield()
         try:
             request = self._coro.send(value)
         finally:
@@ -151,6 +149,10 @@ class Relay(Generic[_T]):
         exc = typ if val is None else val
         if isinstance(exc, self._cancelled_class):
             self._thrown = True
+            suspension: Suspension | None = None
+            if not self._delivered and self._scope.cancel_called:
+                suspension = Suspension(self._coro)
+                self._entered = suspension.entered
             scoped = comes_from_scope(exc)
             if not scoped and self.cell.task.cancelling() > self._cancelling:
                 self._native += (exc,)  # it is this task that was cancelled, not one that it awaits
@@ -158,13 +160,13 @@ class Relay(Generic[_T]):
                 self._notice()
             # Else it is a native one, such as that of `asyncio.timeout`, which the code may make something else of.
             # Ours is delivered at its next await, unless `_look` finds that it is in its cleanup by then.
-            if not self._delivered and self._scope.cancel_called:
-                self._remember()
+            if suspension is not None and not self._delivered:
+                self._remember(suspension)
         try:
             request = self._coro.throw(exc)
         finally:
             del typ, val, exc  # the traceback holds this frame: see `run`
-        return request if self._delivered else self._look(request)
+        return self._rest(request) if self._delivered else self._look(request)
 
     def close(self) -> None:
         """Close the coroutine."""
@@ -172,18 +174,17 @@ class Relay(Generic[_T]):
 
     def _forget(self) -> None:
         """The code is over: let go of exceptions and scopes, which lead back to here."""
-        self._native = self._entered = self._ended_sleep = ()
+        self._native = self._entered = self._trio_wait = ()
         self._before = None
 
-    def _remember(self) -> None:
+    def _remember(self, suspension: Suspension) -> None:
         """Before a step in which ours may be on its way: what the code has held, and where it was, without it.
 
         A cancellation that a timeout of its own has delivered, and that it keeps in a variable, does not tell it of
         ours. The native ones that went in do: what they have begun is cleanup like any other.
         """
-        suspension = Suspension(self._coro)
+        self._entered = suspension.entered
         if self._on_trio:
-            self._entered = suspension.entered
             self._waits_for_tasks = suspension.at_nursery_exit
         if self._before is None:
             held = suspension.cancellations(self._cancelled_class)
@@ -200,25 +201,48 @@ class Relay(Generic[_T]):
             is_cancelled(manager) for manager in suspension.entered if any(manager is each for each in self._entered)
         )
 
+    def _let_out(self, suspension: Suspension) -> bool:
+        """Whether the code has left a cancelled scope of its own that it was in when ours came, and that took nothing.
+
+        The scope would have taken its own cancellation, which the code has held since, if it had not seen ours.
+        """
+        return any(
+            is_cancelled(manager)
+            and not has_caught(manager)
+            and all(manager is not each for each in suspension.entered)
+            for manager in self._entered
+        )
+
     def _notice(self) -> None:
         """A cancellation is about to reach the code."""
         if self._delivered:
             # That of a scope of its own, in the middle of the cleanup, unless the grace is over. (On asyncio anyio's
-            # scopes count cancellations, and do not take ours with their own.)
+            # scopes count cancellations, and do not take ours with their own; but see `_taken`.)
             if self._on_trio and not self._grace_scope.cancel_called and self._in_danger(Suspension(self._coro)):
                 self._grace_scope.shield = False
         elif self._raise_shield(told=True):
             self._deliver()
-        elif self._on_trio:
-            self._ended_sleep = Suspension(self._coro).scopes_at_the_end_of_a_trio_sleep
+        elif self._on_trio and not self._reached_in_trio_wait:
+            self._trio_wait = Suspension(self._coro).trio_wait_scopes
 
     @property
-    def _reached_in_sleep(self) -> bool:
-        """Whether our cancellation has gone in together with the end of a sleep of trio's, and no scope has taken it.
+    def _taken(self) -> bool:
+        """Whether a scope of the code's own has taken our cancellation, which had reached the code inside of it.
 
-        A sleep of asyncio's has no scope, so there it is delivered as any other.
+        The code goes on behind it then, and must be told again. On trio it does if the code cancels it in a cleanup
+        inside of it, and does not await there any more. On asyncio scopes know theirs by the number of the task's
+        cancellations. But anyio 4.16 counts those of a group's tasks as the group's, if a scope of theirs was
+        cancelled and is left, and a group that waits for its tasks cancels itself when it is cancelled.
         """
-        return bool(self._ended_sleep) and not any(scope.cancelled_caught for scope in self._ended_sleep)
+        return any(has_caught(manager) for manager in self._entered)
+
+    @property
+    def _reached_in_trio_wait(self) -> bool:
+        """Whether our cancellation has gone in at a wait that trio has scopes of its own for, and none has taken it.
+
+        The waits of asyncio have no scopes, so there it is delivered as any other.
+        """
+        return bool(self._trio_wait) and not any(scope.cancelled_caught for scope in self._trio_wait)
 
     def _look(self, request: Any) -> Any:
         """The code awaits again, and ours has not been seen to reach it. Returns what it asks for.
@@ -230,11 +254,17 @@ class Relay(Generic[_T]):
         """
         if not self._scope.cancel_called:
             return request
-        if self._before is None:
-            self._remember()
         suspension = Suspension(self._coro)
-        knows = suspension.handles(self._cancelled_class, but=self._before or ()) or self._reached_in_sleep
-        if knows and (self._grace_scope.shield or not suspension.asks_for_cancellation) and self._raise_shield():
+        if self._before is None:
+            self._remember(suspension)
+        told = self._reached_in_trio_wait
+        knows = (
+            told
+            or suspension.handles(self._cancelled_class, but=self._before or ())
+            or (self._let_out(suspension) and suspension.handles(self._cancelled_class))
+        )
+        relies_on_it = suspension.asks_for_cancellation and not self._grace_scope.shield
+        if knows and not relies_on_it and self._raise_shield(told=told, knows=suspension):
             self._deliver()
             return self._rest(request)
         self._grace_scope.shield = False
@@ -248,6 +278,10 @@ class Relay(Generic[_T]):
 
         At the end of a nursery of trio's, for one, which has cancelled itself, since its body was cancelled.
         """
+        if self._taken:
+            self._delivered = False
+            self._entered = ()
+            return self._look(request)
         if not self._on_trio:
             return request
         shield, suspension = self._grace_scope, Suspension(self._coro)
@@ -257,7 +291,7 @@ class Relay(Generic[_T]):
             shield.shield = True  # else it has seen ours, and relies on getting it: that await is cut
         return request
 
-    def _raise_shield(self, *, told: bool = False) -> bool:
+    def _raise_shield(self, *, told: bool = False, knows: Suspension | None = None) -> bool:
         """Raise the shield if our cancellation is in force where the code is, and that of no scope of the code's own.
 
         What runs in a cancelled scope of the code's own is cut by that one, as it would be without us. And the scope
@@ -265,6 +299,7 @@ class Relay(Generic[_T]):
 
         Args:
             told: Whether a cancellation is about to reach the code, so one is in force, whosever it is.
+            knows: The code, if it knows of ours already. Of its own scopes, those count that it was in when ours came.
 
         Returns:
             Whether the shield is up. It is looked at afterwards, because moving it makes trio look at all deadlines.
@@ -275,13 +310,13 @@ class Relay(Generic[_T]):
         if not self._scope.cancel_called or not (told or anyio.current_effective_deadline() == -math.inf):
             return False
         shield.shield = True
-        if anyio.current_effective_deadline() == -math.inf:
+        if anyio.current_effective_deadline() == -math.inf and (knows is None or self._in_danger(knows)):
             shield.shield = False
         return shield.shield
 
     def _deliver(self) -> None:
         self._delivered = True
-        self._ended_sleep = ()
+        self._trio_wait = ()
         self._begin_grace()
         if self._on_delivered is not None:
             self._on_delivered()

@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 
 from agentrun.runtime.cancellations import holds_cancellation
 
-__all__ = ["Suspension", "cancellable_trio_wait", "is_cancelled"]
+__all__ = ["Suspension", "cancellable_trio_wait", "has_caught", "is_cancelled"]
 
 _FRAMED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
@@ -73,16 +73,23 @@ class Suspension:
         return any(_name(link) == "_nested_child_finished" for link in self._links[-4:])
 
     @property
-    def scopes_at_the_end_of_a_trio_sleep(self) -> tuple[Any, ...]:
-        """The cancel scopes that it is in and that are cancelled, if the innermost is that of a sleep of trio's.
+    def trio_wait_scopes(self) -> tuple[Any, ...]:
+        """The cancel scopes that it is in and that are cancelled, if the innermost is one in which trio itself waits.
 
-        Such a sleep ends by a scope of its own. There are none if it is in none that has just come to its end.
+        A sleep ends by a scope of its own, and a ``checkpoint`` that has seen a cancellation gets it in one. There are
+        none if it is in none of these.
         """
-        names = [_name(link) for link in self._links[-4:-2]]
-        if names != ["sleep_until", "sleep_forever"] or "trio" not in sys.modules:
+        if "trio" not in sys.modules or len(self._links) < 3:
+            return ()
+        names = [_name(link) for link in self._links[-4:]]
+        if names[:2] == ["sleep_until", "sleep_forever"]:
+            waiting = self._links[-4]
+        elif names[-3:-1] == ["checkpoint", "wait_task_rescheduled"]:
+            waiting = self._links[-3]
+        else:
             return ()
         scopes = tuple(each for each in self.entered if getattr(each, "cancel_called", False) is True)
-        return scopes if any(scope is each for each in _entered(self._links[-4]) for scope in scopes) else ()
+        return scopes if any(scope is each for each in _entered(waiting) for scope in scopes) else ()
 
     @property
     def at_trio_checkpoint(self) -> bool:
@@ -113,8 +120,17 @@ def _is_manager(held: Any) -> bool:
 
 def is_cancelled(manager: Any) -> bool:
     """Whether a context manager is a cancel scope that is cancelled, or a task group whose scope is."""
+    return _any_scope_is("cancel_called", manager)
+
+
+def has_caught(manager: Any) -> bool:
+    """Whether a context manager is a cancel scope that has taken a cancellation, or a task group whose scope has."""
+    return _any_scope_is("cancelled_caught", manager)
+
+
+def _any_scope_is(what: str, manager: Any) -> bool:
     for each in (manager, getattr(manager, "cancel_scope", None), getattr(manager, "_scope", None)):
-        if getattr(each, "cancel_called", False) is True:
+        if getattr(each, what, False) is True:
             return True
     return False
 

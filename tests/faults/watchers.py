@@ -23,7 +23,8 @@ async def watched_slowly(opening: Any) -> None:
             async for _ in slowly:
                 await anyio.sleep(0)
                 if len(book.order) == 3:
-                    await anyio.sleep(15)
+                    for _ in range(3):  # the run waits for it meanwhile, and is interrupted there, too
+                        await anyio.sleep(15)
                 book.order.append("read")
 
         async with anyio.create_task_group() as tasks:

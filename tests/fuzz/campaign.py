@@ -16,6 +16,8 @@ from agentrun.testing.laws import BrokenLaw, RunRecord, broken_laws, disagreemen
 from agentrun.testing.programs import Player, Program
 from agentrun.testing.strategies import programs
 
+from .nests import Nest, nests, what_breaks
+
 BATCH = 100  # programs with one seed of Hypothesis; the time is looked at in between
 SCHEDULES = (0, 1)  # of trio, for the comparison with asyncio
 
@@ -145,24 +147,68 @@ def run_campaign(
     raise AssertionError("unreachable")
 
 
+def search_nests(
+    number: int,
+    *,
+    backends: Sequence[str] = ("asyncio", "trio"),
+    most: int | None = None,
+    seconds: float | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> tuple[int, Nest | None, list[str]]:
+    """Draw nests of scopes instead of whole programs; see `tests.fuzz.nests`. Otherwise as `run_campaign`.
+
+    Returns:
+        How many were drawn, the smallest in which something breaks, if any does, and what that is.
+    """
+    drawn = 0
+    end = time.monotonic() + seconds if seconds is not None else None
+    failing: tuple[Nest, list[str]] | None = None
+
+    def play(nest: Nest) -> None:
+        nonlocal drawn, failing
+        drawn += failing is None
+        found = [each for backend in backends for each in what_breaks(nest, backend)]
+        if "trio" in backends:
+            found += [each for schedule in SCHEDULES[1:] for each in what_breaks(nest, "trio", schedule)]
+        if found:
+            failing = nest, found
+            raise BrokenProgram
+
+    for batch in itertools.count():
+        left = most - drawn if most is not None else BATCH
+        if left <= 0 or (end is not None and time.monotonic() >= end) or failing is not None:
+            break
+        try:
+            seed(number * 1_000_003 + batch)(_searching(min(BATCH, left))(given(nests())(play)))()
+        except BrokenProgram:
+            pass
+        if progress is not None:
+            progress(drawn)
+    return (drawn, *(failing or (None, [])))
+
+
+def _searching(count: int, database: DirectoryBasedExampleDatabase | None = None) -> settings:
+    phases = [Phase.generate, Phase.shrink] if database is None else [Phase.reuse, Phase.generate, Phase.shrink]
+    return settings(
+        max_examples=count,
+        database=database,
+        phases=phases,
+        deadline=None,
+        report_multiple_bugs=False,
+        print_blob=False,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
 def _play_batch(number: int, count: int, backends: Sequence[Any], database: str | None, tally: Tally) -> None:
     examples = DirectoryBasedExampleDatabase(database) if database is not None else None
-    phases = [Phase.generate, Phase.shrink] if examples is None else [Phase.reuse, Phase.generate, Phase.shrink]
     failing: tuple[Program, list[str]] | None = None
     drawn = 0
 
     with Player(backends) as player:
 
         @seed(number)
-        @settings(
-            max_examples=count,
-            database=examples,
-            phases=phases,
-            deadline=None,
-            report_multiple_bugs=False,
-            print_blob=False,
-            suppress_health_check=list(HealthCheck),
-        )
+        @_searching(count, examples)
         @given(programs())
         def all_laws_hold(program: Program) -> None:
             nonlocal failing, drawn

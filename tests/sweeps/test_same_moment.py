@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -12,8 +13,9 @@ from agentrun import Agent, tool
 from agentrun.testing import Say, interrupt_everywhere
 
 from .scenes.streams import Swallows
-from .stage import Book
-from .test_known_limits import ACTIONS, playing
+from .stage import Book, call, scripted
+
+ACTIONS: Any = ["interrupt", "inject_now"]
 
 
 @tool
@@ -28,6 +30,19 @@ async def times_out_natively() -> str:
 
 
 @tool
+async def times_out_in_a_task() -> str:
+    """A timeout of its own in a task of its own."""
+
+    async def part() -> None:
+        with anyio.move_on_after(0.7):
+            await anyio.sleep(1)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(part)
+    return "done"
+
+
+@tool
 async def works_beside_its_tasks() -> str:
     """Await something inside of a task group of its own, beside a task of it."""
     async with anyio.create_task_group() as group:
@@ -35,6 +50,19 @@ async def works_beside_its_tasks() -> str:
         await anyio.sleep(0.5)
     await anyio.sleep(0.5)
     return "done"
+
+
+def playing(*tools: Any) -> Callable[[], Agent[Any, Any]]:
+    """An agent that calls the tool."""
+    return lambda: Agent("a", tools=tools, model=scripted(call(tools[0].name), Say("Done.")))
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_timeout_in_a_task_of_the_tool_that_passes_in_the_same_moment_does_not_hide_the_cancellation(
+    backend: Any,
+) -> None:
+    report = interrupt_everywhere(playing(times_out_in_a_task), "Go", backends=[backend], actions=ACTIONS)
+    report.raise_if_failed()
 
 
 @pytest.mark.parametrize("backend", ["asyncio"])

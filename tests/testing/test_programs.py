@@ -153,7 +153,10 @@ def test_a_guardrail_that_trips_when_the_model_goes_on_may_be_in_time_or_not() -
 
     assert not same(verdict="trip")
     assert not same(verdict="trip", seconds=0.1)
+    assert not same(verdict="trip", seconds=0.07, cleanup=Cleanup(0.03))
+    assert not same(seconds=0.1, cleanup=Cleanup(raises=True))
     assert same(verdict="trip", seconds=0.17)
+    assert same(verdict="trip", seconds=0.1, cleanup=Cleanup(0.03))
     assert same(seconds=0.1)
 
 
@@ -213,6 +216,18 @@ def test_sync_tools_and_guardrails_run_in_threads_and_break_no_law(backend: Any)
     assert left.startswith("tool deaf (call_2) in thread ")
     endings = {mark.name: mark.ending for mark in stopped.marks if mark.kind == "body"}
     assert endings == {"looks": "cancelled", "deaf": "closed", "async": "cancelled"}
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_what_an_abandoned_thread_asks_the_event_loop_for_belongs_to_that_thread(backend: Any) -> None:
+    tool = ToolPlan("t1", [Sleep(6.0), LoopCall(5.0)], timeout=0.13, sync=True)
+    record = run_program(Program(AgentPlan(turns=[[Call("t1")]], tools=[tool]), session=SessionPlan(1.0)), backend)
+    assert broken_laws(record) == []
+    assert record.live is not None
+    assert record.live.result is not None
+    assert len(record.live.result.teardown.abandoned_threads) == 1
+    assert record.left is not None
+    assert 1.0 + 6.0 < record.left < 1.0 + 6.0 + 5.0
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

@@ -198,9 +198,19 @@ class GuardPlan(Plan):
         _choose(self, "kind", "input", "output")
         _choose(self, "verdict", "pass", "trip", "raise", "nonsense")
 
+    @property
+    def fails(self) -> bool:
+        """Whether it lets nothing pass."""
+        return self.verdict != "pass" or (self.cleanup is not None and self.cleanup.raises)
+
+    @property
+    def ends_after(self) -> float:
+        """So many seconds it takes, with its cleanup."""
+        return self.seconds + _seconds_of(self.cleanup)
+
     def outlives(self, grace: float) -> bool:
         """See `ToolPlan.outlives`."""
-        return self.sync and (self.verdict == "raise" or self.seconds + _seconds_of(self.cleanup) >= grace)
+        return self.sync and (self.verdict == "raise" or self.ends_after >= grace)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -389,7 +399,7 @@ class Program(Plan):
             return False
         if any(tool.on_error in ("raise", "fails") for tool in parts_of(self, ToolPlan)):
             return False
-        if any(guard.verdict != "pass" and _is_round(guard.seconds) for guard in parts_of(self, GuardPlan)):
+        if any(guard.fails and _is_round(guard.ends_after) for guard in parts_of(self, GuardPlan)):
             return False
         groups = parts_of(self, Group)
         if any(group.tasks_fail_together or group.may_outlast_a_cancellation for group in groups):

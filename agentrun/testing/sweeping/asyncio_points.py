@@ -10,6 +10,7 @@ from contextvars import Context
 from typing import Any, Final
 
 from agentrun.testing.sweeping.asyncio_threads import AsyncioCrew
+from agentrun.testing.sweeping.baton import VirtualThread, current_thread
 from agentrun.testing.sweeping.points import Abandoned, Trial
 from agentrun.testing.sweeping.relay import TaskRecord, keep_for_ever
 from agentrun.testing.sweeping.verdicts import SweepRefused
@@ -19,6 +20,7 @@ __all__ = ["ordered_scopes", "run_trial"]
 
 # A step and a wake-up are the only private methods of a task that are ever scheduled; `cancel` and so on are public.
 _PUBLIC: Final = frozenset(name for name in dir(asyncio.Task) if not name.startswith("_"))
+_ASKS_FOR_A_TASK: Final = "run_coroutine_threadsafe.<locals>.callback"  # what a thread has the loop call for it
 _BY_SCOPE: Final = "Cancelled via cancel scope "
 
 
@@ -76,6 +78,7 @@ class SweepLoop(VirtualTimeLoop):
         self._tasks: list[_SweepTask] = []
         self._thread = threading.get_ident()
         self.crew: AsyncioCrew = AsyncioCrew(trial, self)
+        self._asked_by: VirtualThread | None = None  # the thread that has asked for the task that is being made
         self.set_exception_handler(self._complain)
 
     # Tasks and their steps --------------------------------------------------------------------------------------
@@ -87,6 +90,7 @@ class SweepLoop(VirtualTimeLoop):
         trial = self._trial
         shown = name if name is not None else getattr(coro, "__qualname__", type(coro).__name__)
         record, relay = trial.adopt(coro, str(shown), self._is_ours)
+        record.works_for = self._asked_by
         task = _SweepTask(relay, record, loop=self, name=name, context=context)
         self._tasks.append(task)
         if len(self._tasks) == 1:
@@ -189,7 +193,17 @@ class SweepLoop(VirtualTimeLoop):
         """As in any loop, but not from threads that are not of the trial."""
         if threading.get_ident() != self._thread and not self.crew.may_call_back():
             raise self.refuse("a thread (which calls loop.call_soon_threadsafe)")
+        thread = current_thread()
+        if thread is not None and getattr(callback, "__qualname__", "") == _ASKS_FOR_A_TASK:
+            return super().call_soon_threadsafe(self._make_task_for, thread, callback, *args, context=context)
         return super().call_soon_threadsafe(callback, *args, context=context)
+
+    def _make_task_for(self, thread: VirtualThread, callback: Callable[..., object], *args: Any) -> None:
+        self._asked_by = thread
+        try:
+            callback(*args)
+        finally:
+            self._asked_by = None
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., Any], *args: Any
