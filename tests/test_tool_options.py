@@ -615,6 +615,49 @@ async def test_on_cancel_reaches_a_tool_that_shields_itself() -> None:
     assert result.status == "completed"
 
 
+@pytest.mark.parametrize("waits_in", ["a shield", "its task group"])
+async def test_on_cancel_reaches_a_tool_that_does_not_notice_that_its_time_is_up(waits_in: str) -> None:
+    released = anyio.Event()
+
+    async def wait() -> None:
+        with anyio.CancelScope(shield=True):
+            await released.wait()
+
+    async def deaf() -> str:
+        if waits_in == "a shield":
+            await wait()
+        else:
+            async with anyio.create_task_group() as group:
+                group.start_soon(wait)
+        await anyio.sleep_forever()
+        return "never"
+
+    model = ScriptedModel([Call("deaf", call_id="c"), Say("done")])
+    agent = Agent("a", tools=[tool(deaf, on_cancel=released.set, timeout=0.05)], model=model)
+    async with open_run(agent, "go", config=QUICK) as live:
+        with anyio.fail_after(5):
+            result = await live.wait()
+    check_ended(live, model)
+    assert [item.status for item in result.items if isinstance(item, ToolOutput)] == ["timed_out"]
+
+
+async def test_on_cancel_is_not_called_when_the_time_of_a_call_is_up_that_has_ended() -> None:
+    called: list[str] = []
+
+    async def quick() -> str:
+        return "quick"
+
+    async def slow() -> str:
+        await anyio.sleep(0.1)
+        return "slow"
+
+    tools: list[Any] = [tool(quick, on_cancel=lambda: called.append("quick"), timeout=0.05), slow]
+    model = ScriptedModel([[Call("quick"), Call("slow")], Say("done")])
+    result = await run(Agent("a", tools=tools, model=model), "go")
+    assert result.status == "completed"
+    assert called == []
+
+
 async def test_the_end_of_a_call_is_told_when_its_on_cancel_is_done() -> None:
     started, telling, go_on = anyio.Event(), anyio.Event(), anyio.Event()
 

@@ -129,6 +129,16 @@ class Contained(Relay[_T]):
             self._scope.deadline = min(self._scope.deadline, self.cell.backend.time() + seconds)
 
     @property
+    def over(self) -> bool:
+        """Whether the code has ended."""
+        return self._over
+
+    @property
+    def deadline(self) -> float:
+        """When the code is cancelled by itself, in the clock of the event loop; infinite if it is not."""
+        return self._scope.deadline
+
+    @property
     def cancel_called(self) -> bool:
         """Whether the code was cancelled, by `cancel` or by its deadline, before it was over."""
         return self._cancel_called if self._over else self._scope.cancel_called

@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
+import anyio
+
 from agentrun.core.error_text import describe_error
 from agentrun.core.errors import CallCancelled, ToolArgumentsError, ToolError
 from agentrun.core.items import ToolCall, ToolOutput, ToolStatus
@@ -47,6 +49,7 @@ class ToolRun(ToolCallServices):
         "_hooks",
         "_tasks",
         "_thread",
+        "_watch",
         "arguments",
         "asked",
         "batch",
@@ -76,6 +79,7 @@ class ToolRun(ToolCallServices):
         self._hook_started = False
         self._tasks = 0  # of this call that are alive: its own and the hook's
         self._thread: ThreadCall[Any] | None = None
+        self._watch: anyio.CancelScope | None = None  # of the task that waits for the time to be over
         self._hooks: list[RunHooks] = []  # those that were told of the start
         self.nested: list[Run] = []  # runs that this call has opened and that are alive
 
@@ -195,9 +199,7 @@ class ToolRun(ToolCallServices):
     def needs_one_task(self) -> bool:
         """Whether it needs no task besides the one that executes it, if any."""
         tool = self.tool
-        return tool is None or (
-            tool.is_async and not callable(tool.needs_approval) and tool.on_cancel is None and tool.stop_hook is None
-        )
+        return tool is None or (tool.is_async and not callable(tool.needs_approval) and not self._has_cancel_hook)
 
     @property
     def needs_no_wait(self) -> bool:
@@ -221,6 +223,27 @@ class ToolRun(ToolCallServices):
             on_delivered=self._start_hook if self.started else None,
         )
         self.batch.task_group.start_soon(task, name=f"agentrun {self.what}")
+        if self.started and self._timeout is not None and self._has_cancel_hook:
+            self._watch = anyio.CancelScope(shield=True)
+            watching = functools.partial(self._tell_when_time_is_up, self._contained, self._watch)
+            self.batch.task_group.start_soon(watching, name=f"agentrun timeout of {self.what}")
+
+    @property
+    def _has_cancel_hook(self) -> bool:
+        tool = self.tool
+        return tool is not None and (tool.on_cancel is not None or tool.stop_hook is not None)
+
+    async def _tell_when_time_is_up(self, contained: Contained[Any], watch: anyio.CancelScope) -> None:
+        """Call the hook then, wherever the tool is: it may be in a shield, and wait there for what the hook does."""
+        try:
+            with watch:
+                while not (contained.cancel_called or contained.over):  # noqa: ASYNC110 - each attempt has its own time
+                    await anyio.sleep_until(contained.deadline)
+                if not contained.over:
+                    self._start_hook()
+        except BaseException as exc:  # noqa: BLE001 - a native cancellation, which the call is told of by its own task
+            if not only_cancellations(exc):
+                self.run.fail(exc)
 
     async def execute(self) -> None:
         """Run the tool. Never raises."""
@@ -370,6 +393,8 @@ class ToolRun(ToolCallServices):
 
     def _task_over(self) -> None:
         self._tasks -= 1
+        if self._watch is not None:
+            self._watch.cancel()
         if self._tasks == 0 and self.output is not None:
             self.phase = "ended"
             self._contained = None
@@ -377,15 +402,14 @@ class ToolRun(ToolCallServices):
 
     def release(self) -> None:
         """The call has ended: let go of what refers back to it, so that it is freed without the garbage collector."""
-        self._ctx = self._thread = None
+        self._ctx = self._thread = self._watch = None
 
     # Cancellation hooks ----------------------------------------------------------------------------------------
 
     def _start_hook(self) -> None:
         """The call is being cancelled (or has timed out): tell the tool in its own way, once."""
         self._stopping = True
-        tool = self.tool
-        if self._hook_started or tool is None or (tool.on_cancel is None and tool.stop_hook is None):
+        if self._hook_started or not self._has_cancel_hook:
             return
         self._hook_started = True
         self._tasks += 1

@@ -59,7 +59,8 @@ class FunctionTool(Generic[P, R]):
             the context and the validated arguments.
         on_error: ``"model"`` tells the model of an exception, ``"raise"`` fails the run, and a callable (sync or
             async) gets the context and the exception and returns what to tell the model.
-        on_cancel: Called when a call is cancelled, with the context if it takes a parameter; sync or async.
+        on_cancel: Called when a call is cancelled or its time is up, with the context if it takes a parameter; sync or
+            async.
         stop_hook: The tool object's ``cancel``, ``terminate`` or ``stop`` method, whichever it has first.
         isolation: Where a sync function runs: in a worker ``"thread"`` or a ``"process"`` of its own.
         is_enabled: Whether the model is offered the tool, or a callable (sync or async) that decides.
