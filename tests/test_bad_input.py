@@ -242,6 +242,24 @@ async def test_run_sync_inside_an_event_loop_says_where_to_go() -> None:
         run_sync(agent(), "hi")
 
 
+STARTED_AGAIN = (
+    "a run was started while a tool's process imports the main script; start runs under "
+    "`if __name__ == '__main__':`, so that the process of a tool does not start them again"
+)
+
+
+async def test_a_run_is_refused_while_the_process_of_a_tool_imports_the_main_script(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from agentrun.tools import worker
+
+    open_run(agent(), "hi")
+    monkeypatch.setattr(worker, "_importing_main", True)
+    with pytest.raises(UserError) as caught:
+        open_run(agent(), "hi")
+    assert str(caught.value) == STARTED_AGAIN
+
+
 def test_a_run_that_the_main_script_starts_again_in_the_process_of_a_tool_is_refused(
     tmp_path: Path, anyio_backend_name: str
 ) -> None:
@@ -261,10 +279,7 @@ def test_a_run_that_the_main_script_starts_again_in_the_process_of_a_tool_is_ref
         """)
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == (
-        "Error: UserError: a run was started while a tool's process imports the main script; start runs under "
-        "`if __name__ == '__main__':`, so that the process of a tool does not start them again"
-    ), done.stderr
+    assert done.stdout.strip() == f"Error: UserError: {STARTED_AGAIN}", done.stderr
 
 
 def test_run_sync_on_an_unknown_event_loop_is_refused() -> None:

@@ -149,6 +149,22 @@ async def test_an_error_of_a_task_that_cleans_up_meanwhile_is_that_of_cancelled_
     assert outcome.error.exceptions == (problem,)
 
 
+@pytest.mark.parametrize("ends", ["raises", "returns"])
+async def test_code_that_ends_in_a_shield_of_its_own_was_never_told_of_its_cancellation(ends: str) -> None:
+    problem = ValueError("its own")
+
+    async def code() -> str:
+        with anyio.CancelScope(shield=True):
+            await checkpoints(8)
+            if ends == "raises":
+                raise problem
+        return "done"
+
+    outcome = await cancelled_at_work(code)
+    assert (outcome.ending, outcome.swallowed) == ("raised" if ends == "raises" else "returned", False)
+    assert outcome.error is (problem if ends == "raises" else None)
+
+
 async def test_code_whose_task_group_waits_for_the_cleanup_of_its_tasks_does_not_go_on_behind_it() -> None:
     said: list[str] = []
 
