@@ -160,6 +160,14 @@ def test_a_guardrail_that_trips_when_the_model_goes_on_may_be_in_time_or_not() -
     assert same(seconds=0.1)
 
 
+def test_a_guardrail_that_answers_when_the_model_call_fails_may_be_in_time_or_not() -> None:
+    def same(seconds: float) -> bool:
+        return Program(AgentPlan(guards=[GuardPlan(seconds=seconds)], closing=Cleanup(0.1, raises=True))).same_on_both
+
+    assert not same(0.1)
+    assert same(0.17)
+
+
 def test_tasks_of_a_task_group_of_a_tool_that_fail_in_the_same_moment_may_cut_each_other_or_not() -> None:
     def same(group: Group) -> bool:
         return Program(AgentPlan(turns=[[Call("t")]], tools=[ToolPlan("t", [group])])).same_on_both

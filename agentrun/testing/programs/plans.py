@@ -385,11 +385,11 @@ class Program(Plan):
         event loop lets run first decides what the others have done by then); or tools in ``wait_interrupted`` (which a
         cancellation releases and cancels in the same moment: either may be what they see); or an expert that is asked
         twice in one turn (the two runs share its model, and either may be the first to ask it); or a guardrail that
-        does not pass, and answers at a time at which other user code goes on, too (it may stop the model's stream in
-        the very step in which that goes on; times are taken for such if they are multiples of 0.05 seconds); or a
-        task group of a tool's own whose tasks fail in the same moment (on trio the first may cut the others before
-        they raise), or that may return although it was cancelled (on trio a task group that waits for its tasks has
-        not noticed it then, on asyncio it has).
+        does not pass, or whose model call fails, and that answers at a time at which other user code goes on, too (one
+        may stop the other in the very step in which that goes on; times are taken for such if they are multiples of
+        0.05 seconds); or a task group of a tool's own whose tasks fail in the same moment (on trio the first may cut
+        the others before they raise), or that may return although it was cancelled (on trio a task group that waits
+        for its tasks has not noticed it then, on asyncio it has).
         """
         if any(steer.at is not None or steer.action == "native" for steer in self.steers):
             return False
@@ -399,7 +399,8 @@ class Program(Plan):
             return False
         if any(tool.on_error in ("raise", "fails") for tool in parts_of(self, ToolPlan)):
             return False
-        if any(guard.fails and _is_round(guard.ends_after) for guard in parts_of(self, GuardPlan)):
+        broken_off = any(agent.closing is not None and agent.closing.raises for agent in self.agent.everybody())
+        if any((guard.fails or broken_off) and _is_round(guard.ends_after) for guard in parts_of(self, GuardPlan)):
             return False
         groups = parts_of(self, Group)
         if any(group.tasks_fail_together or group.may_outlast_a_cancellation for group in groups):
