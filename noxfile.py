@@ -87,7 +87,7 @@ def tests(session: nox.Session, backend: str) -> None:
 
 @nox.session(python=_oldest_python())
 def fuzz(session: nox.Session) -> None:
-    """Programs drawn at random, held against the laws: ``nox -s fuzz -- --seed 1 --seconds 600``."""
+    """Programs drawn at random, held against the laws: ``nox -s fuzz -- --seed 1 --seconds 600``; or ``--nests``."""
     _install(session, "test")
     session.run("python", "-m", "tests.fuzz", "--database", ".hypothesis/fuzz", *session.posargs)
 

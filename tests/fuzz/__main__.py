@@ -17,7 +17,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="how long to go on (default: 60, unless --programs is given)")
     parser.add_argument("--programs", type=int, help="how many programs to play")
     parser.add_argument("--backend", choices=["asyncio", "trio"], help="play on one backend only (default: both)")
-    parser.add_argument("--database", metavar="DIR", help="keep failing programs there, and play them first")
+    parser.add_argument(
+        "--database", metavar="DIR", help="keep failing programs there, and play them first (not of nests)"
+    )
     parser.add_argument("--nests", action="store_true", help="play nests of scopes instead of whole programs")
     given = parser.parse_args()
     seconds = given.seconds if given.seconds is not None or given.programs is not None else 60.0

@@ -160,6 +160,28 @@ def test_a_guardrail_that_trips_when_the_model_goes_on_may_be_in_time_or_not() -
     assert same(seconds=0.1)
 
 
+def test_which_of_two_calls_ends_first_that_take_a_few_steps_each_is_the_schedulers_business() -> None:
+    def same(approval: Any, approvals: Any = "reject", on_error: Any = "model") -> bool:
+        tools = [ToolPlan("asks", approval=approval), ToolPlan("fails", approval="fails", on_error=on_error)]
+        return Program(AgentPlan(turns=[[Call("asks"), Call("fails")]], tools=tools), approvals=approvals).same_on_both
+
+    assert not same("asks", on_error="answers")
+    assert not same("yes")
+    assert same("no", on_error="answers")
+    assert same("asks", approvals=None)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_thread_may_return_in_the_moment_in_which_its_grace_is_over(backend: Any) -> None:
+    tools = [
+        ToolPlan("t1", [Sleep(7.0)], cleanup=Cleanup(1.0), sync=True),
+        ToolPlan("t2", [Raise("fatal")], cleanup=Cleanup(3.0)),
+    ]
+    record = run_program(Program(AgentPlan(turns=[[Call("t1"), Call("t2")]], tools=tools)), backend)
+    assert record.grace == 5.0
+    assert broken_laws(record) == []
+
+
 def test_a_guardrail_that_answers_when_the_model_call_fails_may_be_in_time_or_not() -> None:
     def same(seconds: float) -> bool:
         return Program(AgentPlan(guards=[GuardPlan(seconds=seconds)], closing=Cleanup(0.1, raises=True))).same_on_both

@@ -218,6 +218,8 @@ def _siblings_unaffected(record: RunRecord, live: ActiveRun[Any], result: RunRes
     last = {mark.call_id: mark for mark in own}
     for call_id, mark in last.items():
         end = ends.get(call_id)
+        if mark.thread and any(call_id in left for left in result.teardown.expired_graces):
+            continue  # it has returned in the very moment in which its grace was over
         if end is not None and mark.ending == "returned" and mark.cut_at is None and end.status != "completed":
             yield BrokenLaw(8, f"tool {mark.name!r} has returned, and its end says {end.status!r}: {end.output!r}")
     cutting = any(isinstance(event, InputInjected) and event.deliver == "now" for event in record.events)

@@ -380,16 +380,21 @@ class Program(Plan):
     def same_on_both(self) -> bool:
         """Whether the backends must agree on it.
 
-        Not if it has what only one of them can do; steers at scheduling points, of which each backend has its own;
-        tools that do something to their own run, or make it fail (which of the tools that go on in the same moment the
-        event loop lets run first decides what the others have done by then); or tools in ``wait_interrupted`` (which a
-        cancellation releases and cancels in the same moment: either may be what they see); or an expert that is asked
-        twice in one turn (the two runs share its model, and either may be the first to ask it); or a guardrail that
-        does not pass, or whose model call fails, and that answers at a time at which other user code goes on, too (one
-        may stop the other in the very step in which that goes on; times are taken for such if they are multiples of
-        0.05 seconds); or a task group of a tool's own whose tasks fail in the same moment (on trio the first may cut
-        the others before they raise), or that may return although it was cancelled (on trio a task group that waits
-        for its tasks has not noticed it then, on asyncio it has).
+        They need not (see law 11 in docs/semantics.md) if it has
+
+        * what only one of them can do, or steers at scheduling points, of which each has its own;
+        * tools that do something to their own run, or make it fail: which of the tools that go on in the same moment
+          the event loop lets run first decides what the others have done by then;
+        * tools in ``wait_interrupted``, which a cancellation releases and cancels in the same moment;
+        * an expert that is asked twice in one turn: the two runs share its model, and either may be the first to ask;
+        * a guardrail that does not pass, or whose model call fails, and that answers at a time at which other user code
+          goes on, too: times are taken for such if they are multiples of 0.05 seconds;
+        * a call that is approved, or rejected, at once beside one whose error is answered: either takes some steps of
+          the scheduler, and not the same number on both;
+        * a task group of a tool's own whose tasks fail in the same moment: on trio the first may cut the others before
+          they raise;
+        * one whose tasks may return although they were cancelled: on trio, while it waits for its tasks, it has not
+          noticed it then, on asyncio it has.
         """
         if any(steer.at is not None or steer.action == "native" for steer in self.steers):
             return False
@@ -397,10 +402,14 @@ class Program(Plan):
             return False
         if any(agent.asks_one_twice for agent in self.agent.everybody()):
             return False
-        if any(tool.on_error in ("raise", "fails") for tool in parts_of(self, ToolPlan)):
+        tools = parts_of(self, ToolPlan)
+        if any(tool.on_error in ("raise", "fails") for tool in tools):
             return False
         broken_off = any(agent.closing is not None and agent.closing.raises for agent in self.agent.everybody())
         if any((guard.fails or broken_off) and _is_round(guard.ends_after) for guard in parts_of(self, GuardPlan)):
+            return False
+        decided = self.approvals is not None and any(tool.approval in ("yes", "asks") for tool in tools)
+        if decided and any(tool.approval == "fails" or tool.on_error == "answers" for tool in tools):
             return False
         groups = parts_of(self, Group)
         if any(group.tasks_fail_together or group.may_outlast_a_cancellation for group in groups):
