@@ -573,6 +573,28 @@ async def test_code_that_keeps_a_cancellation_of_its_own_in_a_variable_is_told_o
     assert said == ["out of the shield"]
 
 
+async def test_code_that_keeps_what_a_scope_of_its_own_has_taken_is_told_of_ours() -> None:
+    seen: list[str] = []
+
+    async def code() -> None:
+        kept: BaseException | None = None
+        with anyio.CancelScope(shield=True), anyio.CancelScope() as own:
+            own.cancel()
+            try:
+                await anyio.sleep_forever()
+            except anyio.get_cancelled_exc_class() as exc:
+                kept = exc
+                with anyio.CancelScope(shield=True):
+                    await checkpoints(8)  # ours comes here
+                raise
+        seen.append("goes on")
+        await anyio.sleep(0.2)
+        seen.append(f"was not told, and has kept {kept}")
+
+    outcome = await cancelled_at_work(code)
+    assert (outcome.ending, seen) == ("cancelled", ["goes on"])
+
+
 async def test_code_that_handles_the_cancellation_of_a_task_it_awaits_is_told_of_ours(anyio_backend_name: str) -> None:
     asyncio_only(anyio_backend_name)
     said: list[str] = []

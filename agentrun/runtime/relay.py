@@ -134,8 +134,7 @@ class Relay(Generic[_T]):
         if untold:
             self._remember(Suspension(self._coro))
         if value is None:
-            request = self._coro.send(None)
-            return self._rest(request) if self._delivered else self._look(request)
+            return self._look(self._coro.send(None))
         if isinstance(getattr(value, "error", None), self._cancelled_class):
             self._notice()
         try:
@@ -201,17 +200,14 @@ class Relay(Generic[_T]):
             is_cancelled(manager) for manager in suspension.entered if any(manager is each for each in self._entered)
         )
 
-    def _let_out(self, suspension: Suspension) -> bool:
-        """Whether the code has left a cancelled scope of its own that it was in when ours came, and that took nothing.
+    @property
+    def _let_out(self) -> bool:
+        """Whether a scope of its own that it was in when ours came was cancelled as well, and has taken nothing.
 
-        The scope would have taken its own cancellation, which the code has held since, if it had not seen ours.
+        The code has left it, or is about to be cut in it. It would have taken its own cancellation, which the code has
+        held since, if it had not seen ours.
         """
-        return any(
-            is_cancelled(manager)
-            and not has_caught(manager)
-            and all(manager is not each for each in suspension.entered)
-            for manager in self._entered
-        )
+        return any(is_cancelled(manager) and not has_caught(manager) for manager in self._entered)
 
     def _notice(self) -> None:
         """A cancellation is about to reach the code."""
@@ -222,7 +218,7 @@ class Relay(Generic[_T]):
                 self._grace_scope.shield = False
         elif self._raise_shield(told=True):
             self._deliver()
-        elif self._on_trio and not self._reached_in_trio_wait:
+        elif self._on_trio:
             self._trio_wait = Suspension(self._coro).trio_wait_scopes
 
     @property
@@ -261,7 +257,7 @@ class Relay(Generic[_T]):
         knows = (
             told
             or suspension.handles(self._cancelled_class, but=self._before or ())
-            or (self._let_out(suspension) and suspension.handles(self._cancelled_class))
+            or (self._let_out and suspension.handles(self._cancelled_class))
         )
         relies_on_it = suspension.asks_for_cancellation and not self._grace_scope.shield
         if knows and not relies_on_it and self._raise_shield(told=told, knows=suspension):
