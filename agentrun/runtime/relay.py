@@ -32,6 +32,7 @@ class Relay(Generic[_T]):
     __slots__ = (
         "_armed",
         "_before",
+        "_by_native",
         "_cancelled_class",
         "_cancelling",
         "_coro",
@@ -43,6 +44,7 @@ class Relay(Generic[_T]):
         "_native",
         "_on_delivered",
         "_on_trio",
+        "_resting",
         "_scope",
         "_thrown",
         "_trio_wait",
@@ -71,6 +73,8 @@ class Relay(Generic[_T]):
         self._armed: bool = armed  # it may be cancelled from now on: somebody asked for it, or time may be up
         self._expiring: bool = False  # the grace has begun, so it may have an end, too
         self._delivered: bool = False  # the code knows of our cancellation
+        self._by_native: bool = False  # asyncio: or rather of a native one, to which ours has come
+        self._resting: bool = False  # it knows, and each await of its cleanup must be looked at
         self._trio_wait: tuple[Any, ...] = ()  # trio: its own scopes, in which ours has gone in
         self._thrown: bool = False  # asyncio: a cancellation, whosever it was, has gone in
         self._native: tuple[BaseException, ...] = ()  # asyncio: the native ones that have gone in
@@ -112,7 +116,7 @@ class Relay(Generic[_T]):
         if self._thrown and not self._delivered:
             return self.send(None)
         request = self._coro.send(None)
-        if self._entered and self._delivered:
+        if self._resting:
             return self._rest(request)
         if self._armed and self._on_trio and not self._delivered:
             return self._look(request)  # it may have asked for ours in this very step
@@ -141,7 +145,7 @@ class Relay(Generic[_T]):
             request = self._coro.send(value)
         finally:
             del value  # as above
-        return self._rest(request) if self._delivered else self._look(request)
+        return self._rest(request) if self._resting else self._look(request)
 
     def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
         """Resume the coroutine with an exception. asyncio throws a cancellation in."""
@@ -165,7 +169,9 @@ class Relay(Generic[_T]):
             request = self._coro.throw(exc)
         finally:
             del typ, val, exc  # the traceback holds this frame: see `run`
-        return self._rest(request) if self._delivered else self._look(request)
+        if self._resting:
+            return self._rest(request)
+        return request if self._delivered else self._look(request)
 
     def close(self) -> None:
         """Close the coroutine."""
@@ -261,6 +267,8 @@ class Relay(Generic[_T]):
         )
         relies_on_it = suspension.asks_for_cancellation and not self._grace_scope.shield
         if knows and not relies_on_it and self._raise_shield(told=told, knows=suspension):
+            # What `asyncio.timeout` has begun ends as a TimeoutError; then the code must be told of ours all the same.
+            self._by_native = bool(self._native) and not self._let_out
             self._deliver()
             return self._rest(request)
         self._grace_scope.shield = False
@@ -274,8 +282,8 @@ class Relay(Generic[_T]):
 
         At the end of a nursery of trio's, for one, which has cancelled itself, since its body was cancelled.
         """
-        if self._taken:
-            self._delivered = False
+        if self._taken or (self._by_native and not Suspension(self._coro).handles(self._cancelled_class)):
+            self._delivered = self._by_native = self._resting = False
             self._entered = ()
             return self._look(request)
         if not self._on_trio:
@@ -312,6 +320,7 @@ class Relay(Generic[_T]):
 
     def _deliver(self) -> None:
         self._delivered = True
+        self._resting = self._on_trio or self._by_native or bool(self._entered)
         self._trio_wait = ()
         self._begin_grace()
         if self._on_delivered is not None:
