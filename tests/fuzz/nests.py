@@ -15,11 +15,13 @@ rules of anyio; about both nothing is said. Where docs/semantics.md (law 7) has 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -66,10 +68,11 @@ class Try:
 
 @dataclass(frozen=True)
 class Timeout:
-    """``anyio.move_on_after``."""
+    """``anyio.move_on_after``; or ``asyncio.timeout``, if it is native and plays on asyncio."""
 
     seconds: float
     body: Code
+    native: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,12 @@ class _Place:
 
     @property
     def is_cut(self) -> bool:
-        """Whether a scope of the code's own is cancelled here."""
+        """Whether a scope of the code's own is cancelled here. A native timeout goes through shields."""
+        if any(scope.is_over for scope in self.scopes if isinstance(scope, _NativeTimeout)):
+            return True
         for scope in reversed(self.scopes):
+            if isinstance(scope, _NativeTimeout):
+                continue
             if scope.cancel_called:
                 return True
             if scope.shield:
@@ -133,7 +140,44 @@ class _Place:
 
     @property
     def is_shielded(self) -> bool:
-        return any(scope.shield for scope in self.scopes)
+        return any(_is_shield(scope) for scope in self.scopes)
+
+
+def _is_shield(scope: Any) -> bool:
+    return not isinstance(scope, _NativeTimeout) and scope.shield
+
+
+class _NativeTimeout:
+    """``asyncio.timeout``, which a `TimeoutError` does not leave.
+
+    It has none of the names of a cancel scope: the runtime would take it for one.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._timeout = asyncio.timeout(seconds)
+        self.has_raised = False
+
+    @property
+    def is_over(self) -> bool:
+        return self._timeout.expired()
+
+    def cancel(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it is expiring already
+            self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    async def __aenter__(self) -> Self:
+        await self._timeout.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        try:
+            await self._timeout.__aexit__(exc_type, exc, traceback)
+        except TimeoutError:
+            self.has_raised = True
+            return True
+        return False
 
 
 class _Playing:
@@ -217,7 +261,7 @@ class _Playing:
                     await self._group(part, place)
                 case CancelOwn():
                     for scope in reversed(place.scopes):
-                        if not scope.shield:
+                        if not _is_shield(scope):
                             scope.cancel()
                             self._own.add(id(scope))
                             break
@@ -324,17 +368,29 @@ class _Playing:
 
     async def _timeout(self, part: Timeout, place: _Place) -> None:
         told = self.told
-        with anyio.move_on_after(part.seconds) as scope:
-            try:
-                await self._code(part.body, place.inside(scope))
-            except self._cancelled:
-                if place.own_task and scope.cancel_called and self._asked and self.told == "no":
-                    self.told = "perhaps"  # its own, which goes on if ours was asked for without an await
-                raise
-        if place.own_task and scope.cancelled_caught and self.told != told:
+        if part.native and not self.on_trio:
+            async with _NativeTimeout(part.seconds) as timeout:
+                await self._inside(timeout, part.body, place)
+            over, taken = timeout.is_over, timeout.has_raised
+        else:
+            with anyio.move_on_after(part.seconds) as scope:
+                await self._inside(scope, part.body, place)
+            over, taken = scope.cancel_called, scope.cancelled_caught
+        if place.own_task and over:
+            self._behind_group = True  # as behind a group: the shield was down in it
+        if place.own_task and taken and self.told != told:
             # It has taken what the code was told. If that was ours for certain, it must be told again.
             self._behind_taking_scope = self.told == "yes" and not self._swallowed
             self.told = "no" if self._behind_taking_scope else "perhaps"
+
+    async def _inside(self, scope: Any, code: Code, place: _Place) -> None:
+        try:
+            await self._code(code, place.inside(scope))
+        except self._cancelled:
+            over = scope.is_over if isinstance(scope, _NativeTimeout) else scope.cancel_called
+            if place.own_task and over and self._asked and self.told == "no":
+                self.told = "perhaps"  # its own, which goes on if ours was asked for without an await
+            raise
 
     async def _group(self, part: Group, place: _Place) -> None:
         told = self.told
@@ -348,6 +404,8 @@ class _Playing:
                 self._group_was_cut(place, told)
                 self._out_of_own_group = id(group.cancel_scope) in self._own
             raise
+        if place.own_task and group.cancel_scope.cancel_called:
+            self._behind_group = True
         if place.own_task and group.cancel_scope.cancelled_caught and self._asked:
             self.told = "perhaps"
 
@@ -412,7 +470,7 @@ def _nests() -> st.SearchStrategy[Nest]:
         return st.one_of(
             st.builds(Try, code, code, st.sampled_from(_WAYS)),
             st.builds(Group, code, st.lists(code, max_size=2).map(tuple)),
-            st.builds(Timeout, st.sampled_from([0.05, 0.13, 0.3, 0.6]), code),
+            st.builds(Timeout, st.sampled_from([0.05, 0.13, 0.3, 0.6]), code, st.booleans()),
             st.builds(Shield, code),
         )
 

@@ -160,6 +160,20 @@ def test_a_guardrail_that_trips_when_the_model_goes_on_may_be_in_time_or_not() -
     assert same(seconds=0.1)
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_expert_may_fail_in_the_moment_in_which_its_call_is_interrupted(backend: Any) -> None:
+    expert = AgentPlan("ae", [[Call("fails")]], [ToolPlan("fails", [Raise("fatal")])])
+    agent = AgentPlan(turns=[[Call("ae", {"input": "x"})]], experts=[expert])
+    untidy = 0
+    for at in range(1, 40):
+        record = run_program(Program(agent, [Steer("interrupt", at)]), backend)
+        assert broken_laws(record) == []
+        assert record.live is not None
+        assert record.live.result is not None
+        untidy += not record.live.result.teardown.clean
+    assert untidy
+
+
 def test_which_of_two_calls_ends_first_that_take_a_few_steps_each_is_the_schedulers_business() -> None:
     def same(approval: Any, approvals: Any = "reject", on_error: Any = "model") -> bool:
         tools = [ToolPlan("asks", approval=approval), ToolPlan("fails", approval="fails", on_error=on_error)]

@@ -300,6 +300,16 @@ class AgentPlan(Plan):
         object.__setattr__(self, "turns", tuple(turns))
 
     @property
+    def may_fail(self) -> bool:
+        """Whether a run of it may fail because of what is in it, or in an agent that it asks or hands over to."""
+        return (
+            any(step.what == "fatal" for step in parts_of(self, Raise))
+            or any(tool.on_error in ("raise", "fails") for tool in parts_of(self, ToolPlan))
+            or any(guard.fails for guard in parts_of(self, GuardPlan))
+            or bool(parts_of(self, ModelFails) or parts_of(self, Garbage))
+        )
+
+    @property
     def asks_one_twice(self) -> bool:
         """Whether an expert is asked more than once in a turn."""
         experts = {expert.name for expert in self.experts}
@@ -426,6 +436,8 @@ class Program(Plan):
             and not any(part.outlives(grace) for kind in (ToolPlan, GuardPlan) for part in parts_of(self, kind))
             and not any(cleanup.raises or cleanup.seconds >= grace for cleanup in cleanups)
             and not any(tool.on_cancel == "raises" for tool in parts_of(self, ToolPlan))
+            # What makes the run of an expert fail may come together with the cancellation of the tool that it is.
+            and not any(expert.may_fail for agent in self.agent.everybody() for expert in agent.experts)
             and not (self.hooks is not None and (self.hooks.raises or self.hooks.seconds >= grace))
             and not (self.session is not None and (self.session.fails or self.session.seconds >= grace))
             and grace > 0.3
