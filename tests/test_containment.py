@@ -694,6 +694,55 @@ async def test_code_that_only_ever_awaits_what_does_not_make_it_wait_is_told_at_
     assert passes <= cancelled[0] + 1
 
 
+async def cancelled_in_a_checkpoint(code: Any) -> Outcome[Any]:
+    """Run ``code``, which begins with a checkpoint, and cancel it while it is in that."""
+    outcomes: list[Outcome[Any]] = []
+    contained: Contained[Any] = Contained(5.0, shield=True)
+
+    async def task() -> None:
+        outcomes.append(await contained.run(code()))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(task)
+        await anyio.lowlevel.checkpoint()
+        contained.cancel()
+    [outcome] = outcomes
+    return outcome
+
+
+async def test_a_cancellation_that_comes_in_a_checkpoint_can_be_swallowed_before_a_shield() -> None:
+    async def code() -> str:
+        try:
+            await anyio.lowlevel.checkpoint()
+        except anyio.get_cancelled_exc_class():
+            pass
+        with anyio.CancelScope(shield=True):
+            await checkpoints(2)
+            await anyio.sleep(0.001)
+        return "went on"
+
+    outcome = await cancelled_in_a_checkpoint(code)
+    assert (outcome.ending, outcome.value, outcome.swallowed) == ("returned", "went on", True)
+
+
+async def test_cleanup_behind_a_checkpoint_may_open_a_task_group_and_cancel_it() -> None:
+    cleaned: list[str] = []
+
+    async def code() -> None:
+        try:
+            await anyio.lowlevel.checkpoint()
+        finally:
+            async with anyio.create_task_group() as group:
+                group.cancel_scope.cancel()
+                await anyio.sleep_forever()
+            cleaned.append("behind the group")
+            await checkpoints(2)
+            cleaned.append("all of it")
+
+    outcome = await cancelled_in_a_checkpoint(code)
+    assert (outcome.ending, cleaned) == ("cancelled", ["behind the group", "all of it"])
+
+
 async def test_cleanup_behind_a_task_group_that_was_winding_up_by_itself_is_left_in_peace() -> None:
     """It lets our cancellation out, which came meanwhile, in the form of its own."""
     cleaned: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import types
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any
@@ -386,6 +387,37 @@ def test_scopes_around_a_sleep_are_seen_with_it_if_they_are_cancelled_in_the_sam
         ((outer, inner),) = scopes_at_the_end_of(sleeps_in_a_timeout(make))
         assert outer.cancelled_caught
         assert not inner.cancelled_caught
+
+
+def test_the_scopes_of_a_checkpoint_of_trios_are_seen_that_gets_a_cancellation() -> None:
+    trio = pytest.importorskip("trio")
+
+    async def is_cancelled_in_it(code: Coroutine[Any, Any, None]) -> None:
+        with anyio.CancelScope() as outer:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            outer.cancel()
+            await code
+
+    async def one_deeper() -> None:
+        await trio.lowlevel.checkpoint()
+
+    for code in (trio.lowlevel.checkpoint(), trio.sleep(0), one_deeper()):
+        *before, (outer, inner) = scopes_at_the_end_of(is_cancelled_in_it(code))
+        assert not any(before)
+        assert outer.cancelled_caught
+        assert not inner.cancelled_caught
+        assert inner.deadline == -math.inf
+
+
+def test_a_wait_of_the_codes_own_is_not_taken_for_that_of_a_checkpoint() -> None:
+    trio = pytest.importorskip("trio")
+
+    async def waits() -> None:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.SUCCEEDED)
+
+    assert scopes_at_the_end_of(waits()) == [()]
 
 
 def test_a_scope_that_was_left_before_the_sleep_is_not_taken_for_one_around_it() -> None:

@@ -15,12 +15,7 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
-from agentrun.runtime.cancellations import (
-    absorb_native_cancellations,
-    comes_from_cancellation,
-    holds_cancellation,
-    split_cancelled,
-)
+from agentrun.runtime.cancellations import absorb_native_cancellations, comes_from_cancellation, split_cancelled
 from agentrun.runtime.cell import Cell, leave_scope
 from agentrun.runtime.relay import Relay
 
@@ -180,8 +175,8 @@ class Contained(Relay[_T]):
                 value = await self
             except BaseException as exc:  # noqa: BLE001 - classified below; nothing is lost
                 raised = exc
-            if self._armed and not self._delivered and self._knows_at_last(raised):
-                self._deliver()
+            if self._trio_wait and self._reached_in_trio_wait:
+                self._deliver()  # it has not awaited again
             unwinding = unwind(raised) if unwind is not None else None
             if unwinding is not None:
                 self.protect()
@@ -218,16 +213,6 @@ class Contained(Relay[_T]):
             return outcome
         finally:
             del outcome  # the same
-
-    def _knows_at_last(self, raised: BaseException | None) -> bool:
-        """Whether code that is over knows of its cancellation, though it has not awaited again, which would show it."""
-        if raised is None or not self._scope.cancel_called:
-            return self._reached_in_trio_wait
-        return (
-            self._waits_for_tasks
-            or holds_cancellation(raised, self._cancelled_class)
-            or comes_from_cancellation(raised, self._cancelled_class)
-        )
 
     def _classify(self, raised: BaseException, native: int, expired: bool) -> Outcome[_T]:
         """What became of code that raised something."""

@@ -224,7 +224,7 @@ class ToolRun(ToolCallServices):
         )
         self.batch.task_group.start_soon(task, name=f"agentrun {self.what}")
         if self.started and self._timeout is not None and self._has_cancel_hook:
-            self._watch = anyio.CancelScope(shield=True)
+            self._watch = anyio.CancelScope()
             watching = functools.partial(self._tell_when_time_is_up, self._contained, self._watch)
             self.batch.task_group.start_soon(watching, name=f"agentrun timeout of {self.what}")
 
@@ -235,15 +235,11 @@ class ToolRun(ToolCallServices):
 
     async def _tell_when_time_is_up(self, contained: Contained[Any], watch: anyio.CancelScope) -> None:
         """Call the hook then, wherever the tool is: it may be in a shield, and wait there for what the hook does."""
-        try:
-            with watch:
-                while not (contained.cancel_called or contained.over):  # noqa: ASYNC110 - each attempt has its own time
-                    await anyio.sleep_until(contained.deadline)
-                if not contained.over:
-                    self._start_hook()
-        except BaseException as exc:  # noqa: BLE001 - a native cancellation, which the call is told of by its own task
-            if not only_cancellations(exc):
-                self.run.fail(exc)
+        with watch:
+            while not (contained.cancel_called or contained.over):  # noqa: ASYNC110 - each attempt has a time of its own
+                await anyio.sleep_until(contained.deadline)
+            if not contained.over:
+                self._start_hook()
 
     async def execute(self) -> None:
         """Run the tool. Never raises."""

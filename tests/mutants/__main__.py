@@ -24,6 +24,7 @@ from .verdicts import Explanations, Judged, Verdicts, entry, table
 
 TESTS = [
     "tests/core",
+    "tests/fuzz/test_nests.py",
     "tests/laws",
     "tests/tools",
     *(str(path) for path in sorted(Path("tests").glob("test_*.py"))),
