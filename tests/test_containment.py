@@ -15,6 +15,7 @@ from laws.support import checkpoints
 
 from agentrun.runtime.cell import Cell
 from agentrun.runtime.containment import Contained, Outcome, bounded
+from agentrun.testing.sweeping.virtual_time import run_virtual
 
 
 def asyncio_only(anyio_backend_name: str) -> None:
@@ -694,53 +695,59 @@ async def test_code_that_only_ever_awaits_what_does_not_make_it_wait_is_told_at_
     assert passes <= cancelled[0] + 1
 
 
-async def cancelled_in_a_checkpoint(code: Any) -> Outcome[Any]:
-    """Run ``code``, which begins with a checkpoint, and cancel it while it is in that."""
-    outcomes: list[Outcome[Any]] = []
-    contained: Contained[Any] = Contained(5.0, shield=True)
-
-    async def task() -> None:
-        outcomes.append(await contained.run(code()))
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(task)
+async def swallows_what_comes_in_a_checkpoint(seen: list[str]) -> None:
+    try:
         await anyio.lowlevel.checkpoint()
-        contained.cancel()
-    [outcome] = outcomes
-    return outcome
+    except anyio.get_cancelled_exc_class():
+        seen.append("told")
+    with anyio.CancelScope(shield=True):
+        await checkpoints(2)
+        await anyio.sleep(0.001)
 
 
-async def test_a_cancellation_that_comes_in_a_checkpoint_can_be_swallowed_before_a_shield() -> None:
-    async def code() -> str:
-        try:
-            await anyio.lowlevel.checkpoint()
-        except anyio.get_cancelled_exc_class():
-            pass
-        with anyio.CancelScope(shield=True):
-            await checkpoints(2)
-            await anyio.sleep(0.001)
-        return "went on"
+async def cancels_a_group_of_its_cleanup(seen: list[str]) -> None:
+    try:
+        await anyio.lowlevel.checkpoint()
+    except anyio.get_cancelled_exc_class():
+        seen.append("told")
+        raise
+    finally:
+        async with anyio.create_task_group() as group:
+            group.cancel_scope.cancel()
+            await anyio.sleep_forever()
+        await checkpoints(2)
+        seen.append("cleaned up")
 
-    outcome = await cancelled_in_a_checkpoint(code)
-    assert (outcome.ending, outcome.value, outcome.swallowed) == ("returned", "went on", True)
 
+@pytest.mark.parametrize("code", [swallows_what_comes_in_a_checkpoint, cancels_a_group_of_its_cleanup])
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_cancellation_that_comes_in_a_checkpoint_is_one_like_any_other(backend: str, code: Any) -> None:
+    """On trio that is in two halves, and the order in which tasks are run decides in which of them it comes."""
+    cut: set[bool] = set()
+    for seed in range(8):
+        seen: list[str] = []
 
-async def test_cleanup_behind_a_checkpoint_may_open_a_task_group_and_cancel_it() -> None:
-    cleaned: list[str] = []
+        async def main(seen: list[str]) -> Outcome[Any]:
+            outcomes: list[Outcome[Any]] = []
+            contained: Contained[Any] = Contained(5.0, shield=True)
 
-    async def code() -> None:
-        try:
-            await anyio.lowlevel.checkpoint()
-        finally:
+            async def task() -> None:
+                outcomes.append(await contained.run(code(seen)))
+
             async with anyio.create_task_group() as group:
-                group.cancel_scope.cancel()
-                await anyio.sleep_forever()
-            cleaned.append("behind the group")
-            await checkpoints(2)
-            cleaned.append("all of it")
+                group.start_soon(task)
+                await anyio.lowlevel.checkpoint()
+                contained.cancel()
+            return outcomes[0]
 
-    outcome = await cancelled_in_a_checkpoint(code)
-    assert (outcome.ending, cleaned) == ("cancelled", ["behind the group", "all of it"])
+        outcome = run_virtual(main, seen, backend=backend, seed=seed)
+        told = "told" in seen
+        cut.add(told)
+        if code is swallows_what_comes_in_a_checkpoint:
+            assert (outcome.ending, outcome.swallowed) == ("returned", told)
+        elif told:
+            assert (outcome.ending, seen) == ("cancelled", ["told", "cleaned up"])
+    assert True in cut
 
 
 async def test_cleanup_behind_a_task_group_that_was_winding_up_by_itself_is_left_in_peace() -> None:

@@ -204,6 +204,15 @@ def test_a_guardrail_that_answers_when_the_model_call_fails_may_be_in_time_or_no
     assert same(0.17)
 
 
+def test_of_guardrails_that_answer_together_one_that_fails_may_cut_the_others_or_not() -> None:
+    def same(seconds: float) -> bool:
+        guards = [GuardPlan(seconds=0.17, verdict="trip"), GuardPlan(seconds=seconds, cleanup=Cleanup(0.05))]
+        return Program(AgentPlan(guards=guards)).same_on_both
+
+    assert not same(0.12)
+    assert same(0.13)
+
+
 def test_tasks_of_a_task_group_of_a_tool_that_fail_in_the_same_moment_may_cut_each_other_or_not() -> None:
     def same(group: Group) -> bool:
         return Program(AgentPlan(turns=[[Call("t")]], tools=[ToolPlan("t", [group])])).same_on_both

@@ -398,7 +398,7 @@ class Program(Plan):
         * tools in ``wait_interrupted``, which a cancellation releases and cancels in the same moment;
         * an expert that is asked twice in one turn: the two runs share its model, and either may be the first to ask;
         * a guardrail that does not pass, or whose model call fails, and that answers at a time at which other user code
-          goes on, too: times are taken for such if they are multiples of 0.05 seconds;
+          goes on, too: times are taken for such if they are multiples of 0.05 seconds, or those of other guardrails;
         * a call that is approved, or rejected, at once beside one whose error is answered: either takes some steps of
           the scheduler, and not the same number on both;
         * a task group of a tool's own whose tasks fail in the same moment: on trio the first may cut the others before
@@ -416,8 +416,11 @@ class Program(Plan):
         if any(tool.on_error in ("raise", "fails") for tool in tools):
             return False
         broken_off = any(agent.closing is not None and agent.closing.raises for agent in self.agent.everybody())
-        if any((guard.fails or broken_off) and _is_round(guard.ends_after) for guard in parts_of(self, GuardPlan)):
-            return False
+        guards: list[GuardPlan] = parts_of(self, GuardPlan)
+        ends = [round(guard.ends_after, 6) for guard in guards]
+        for guard, end in zip(guards, ends, strict=True):
+            if (guard.fails or broken_off) and (_is_round(end) or ends.count(end) > 1):
+                return False
         decided = self.approvals is not None and any(tool.approval in ("yes", "asks") for tool in tools)
         if decided and any(tool.approval == "fails" or tool.on_error == "answers" for tool in tools):
             return False
