@@ -112,7 +112,7 @@ class Relay(Generic[_T]):
 
     def __next__(self) -> Any:
         # The first step, and each of asyncio's, which throws every cancellation: as long as it has thrown none, there
-        # is nothing to watch, and nothing more once the code knows of ours.
+        # is nothing to watch, and once the code knows of ours, only what `_rest` is there for.
         if self._thrown and not self._delivered:
             return self.send(None)
         request = self._coro.send(None)
