@@ -596,6 +596,44 @@ async def test_code_that_keeps_what_a_scope_of_its_own_has_taken_is_told_of_ours
     assert (outcome.ending, seen) == ("cancelled", ["goes on"])
 
 
+class Unbound:
+    """A proxy of nothing: whatever it is asked for, it raises."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(f"asked for {name}, with nothing behind it")
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *exc: object) -> None:
+        await checkpoints(2)
+
+
+async def test_code_may_hold_objects_that_raise_whatever_they_are_asked_for() -> None:
+    said: list[str] = []
+
+    async def code() -> None:
+        proxy = Unbound()
+        with proxy:
+            try:
+                async with proxy, anyio.create_task_group() as group:
+                    group.start_soon(takes_its_time)
+                    await anyio.sleep_forever()
+            finally:
+                await checkpoints(2)
+                said.append("cleaned up")
+        del proxy
+
+    outcome = await cancelled_at_work(code)
+    assert (outcome.ending, outcome.error, said) == ("cancelled", None, ["cleaned up"])
+
+
 async def test_code_that_handles_the_cancellation_of_a_task_it_awaits_is_told_of_ours(anyio_backend_name: str) -> None:
     asyncio_only(anyio_backend_name)
     said: list[str] = []

@@ -13,14 +13,24 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Sequence
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any, Final, cast
+from types import (
+    AsyncGeneratorType,
+    BuiltinMethodType,
+    CoroutineType,
+    GeneratorType,
+    MethodType,
+    MethodWrapperType,
+)
+from typing import Any, Final, TypeGuard, cast
 
 from agentrun.runtime.cancellations import holds_cancellation
 
 __all__ = ["Suspension", "cancellable_trio_wait", "has_caught", "is_cancelled"]
 
 _FRAMED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
+_EXITS: Final = ("__exit__", "__aexit__")
+_BOUND: Final = (MethodType, BuiltinMethodType, MethodWrapperType)
+_KEEPS_MANAGERS: Final = sys.version_info >= (3, 14)  # in the frame, beside their method
 
 
 class Suspension:
@@ -32,12 +42,12 @@ class Suspension:
         self._links: list[Any] = []
         link: Any = suspended
         while link is not None:
-            if isinstance(link, _FRAMED):
+            if issubclass(type(link), _FRAMED):
                 self._links.append(link)
                 link = _awaited(link)
             else:
                 # The step of an asynchronous generator, or a coroutine's `__await__`: an object around one of these.
-                inner: list[Any] = [held for held in gc.get_referents(link) if isinstance(held, _FRAMED)]
+                inner: list[Any] = [held for held in gc.get_referents(link) if issubclass(type(held), _FRAMED)]
                 link = inner[0] if inner else None
 
     def cancellations(self, cancelled_class: type[BaseException]) -> list[BaseException]:
@@ -49,8 +59,8 @@ class Suspension:
         return [
             held
             for link in self._links
-            for held in cast("list[object]", gc.get_referents(link))
-            if isinstance(held, BaseException) and holds_cancellation(held, cancelled_class)
+            for held in gc.get_referents(link)
+            if _is_exception(held) and holds_cancellation(held, cancelled_class)
         ]
 
     def handles(self, cancelled_class: type[BaseException], *, but: Sequence[BaseException] = ()) -> bool:
@@ -88,7 +98,7 @@ class Suspension:
             waiting = self._links[-3]
         else:
             return ()
-        scopes = tuple(each for each in self.entered if getattr(each, "cancel_called", False) is True)
+        scopes = tuple(each for each in self.entered if _attribute(each, "cancel_called") is True)
         return scopes if any(scope is each for each in _entered(waiting) for scope in scopes) else ()
 
     @property
@@ -101,21 +111,34 @@ class Suspension:
 def _entered(link: Any) -> list[Any]:
     """The context managers of the `with` blocks that a suspended frame is in."""
     managers: list[Any] = []
-    for held in gc.get_referents(link):
+    holds_them = _KEEPS_MANAGERS or link.__name__ == "__aexit__"  # the method's own
+    for held in cast("list[object]", gc.get_referents(link)):
+        kind: type[object] = type(held)
         manager: Any = None
-        if getattr(held, "__name__", None) in ("__exit__", "__aexit__"):  # kept for the end of the block
-            manager = getattr(held, "__self__", None)
-        elif (_name(link) == "__aexit__" or sys.version_info >= (3, 14)) and _is_manager(held):
-            manager = held  # the method's own, and what later Pythons keep
+        if kind in _BOUND:
+            method: Any = held
+            if method.__name__ in _EXITS:  # kept for the end of the block
+                manager = method.__self__
+        elif holds_them and (hasattr(kind, "__exit__") or hasattr(kind, "__aexit__")):
+            manager = held
         if manager is not None:
             managers.append(manager)
-            if isinstance(generator := getattr(manager, "gen", None), (GeneratorType, AsyncGeneratorType)):
+            if issubclass(type(generator := _attribute(manager, "gen")), (GeneratorType, AsyncGeneratorType)):
                 managers.extend(_entered(generator))
     return managers
 
 
-def _is_manager(held: Any) -> bool:
-    return hasattr(held, "__exit__") or hasattr(held, "__aexit__")
+def _is_exception(held: object) -> TypeGuard[BaseException]:
+    # Not `isinstance`, which asks the object for its class.
+    return issubclass(type(held), BaseException)
+
+
+def _attribute(held: Any, name: str) -> Any:
+    """An attribute of an object of the user's, which may do anything when it is asked for one."""
+    try:
+        return getattr(held, name, None)
+    except Exception:  # noqa: BLE001 - a proxy of nothing, perhaps
+        return None
 
 
 def is_cancelled(manager: Any) -> bool:
@@ -129,10 +152,10 @@ def has_caught(manager: Any) -> bool:
 
 
 def _any_scope_is(what: str, manager: Any) -> bool:
-    for each in (manager, getattr(manager, "cancel_scope", None), getattr(manager, "_scope", None)):
-        if getattr(each, what, False) is True:
-            return True
-    return False
+    return any(
+        _attribute(each, what) is True
+        for each in (manager, _attribute(manager, "cancel_scope"), _attribute(manager, "_scope"))
+    )
 
 
 def cancellable_trio_wait() -> Any:
