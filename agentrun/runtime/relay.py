@@ -190,7 +190,7 @@ class Relay(Generic[_T]):
         """
         self._entered = suspension.entered
         if self._on_trio:
-            self._waits_for_tasks = suspension.at_nursery_exit
+            self._waits_for_tasks |= suspension.at_nursery_exit
         if self._before is None:
             held = suspension.cancellations(self._cancelled_class)
             self._before = [each for each in held if not any(each is native for native in self._native)]

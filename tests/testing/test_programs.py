@@ -160,6 +160,15 @@ def test_a_guardrail_that_trips_when_the_model_goes_on_may_be_in_time_or_not() -
     assert same(seconds=0.1)
 
 
+def test_a_task_group_whose_task_fails_after_its_cancellation_was_cancelled_on_both() -> None:
+    cleanup = Cleanup(shielded=True)
+    tool = ToolPlan("t1", [Group(1, cleanup=Cleanup(0.25, True), fails=True)], cleanup=cleanup, timeout=0.13)
+    program = Program(AgentPlan(turns=[[Call("t1")]], tools=[tool]))
+    assert program.same_on_both
+    records = [run_program(program, backend) for backend in ("asyncio", "trio")]
+    assert list(disagreements(*records)) == []
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_an_expert_may_fail_in_the_moment_in_which_its_call_is_interrupted(backend: Any) -> None:
     expert = AgentPlan("ae", [[Call("fails")]], [ToolPlan("fails", [Raise("fatal")])])
