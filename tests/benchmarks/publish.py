@@ -105,10 +105,13 @@ def _floors_table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _aims_table(aims: Sequence[tuple[str, str, bool]]) -> Iterator[str]:
-    yield f"{sum(met for _, _, met in aims)} of {len(aims)} aims are met. Those that are not:"
-    yield ""
     missed = [f"| {where} | {text} |" for where, text, met in aims if not met]
-    yield from ["| | measured |", "| --- | --- |", *missed] if missed else ["None."]
+    if not missed:
+        yield f"All {len(aims)} aims are met."
+        return
+    yield f"{len(aims) - len(missed)} of {len(aims)} aims are met. Those that are not:"
+    yield ""
+    yield from ["| | measured |", "| --- | --- |", *missed]
 
 
 if __name__ == "__main__":

@@ -160,6 +160,15 @@ def test_a_guardrail_that_trips_when_the_model_goes_on_may_be_in_time_or_not() -
     assert same(seconds=0.1)
 
 
+def test_steers_of_the_same_moment_come_in_one_step() -> None:
+    steers = [Steer("interrupt", after=0.337), Steer("inject_next", after=0.337)]
+    program = Program(AgentPlan(turns=[[Wait(1.0)]]), steers=steers, watchers=[WatcherPlan("slow", 1)])
+    records = [run_program(program, backend) for backend in ("asyncio", "trio")]
+    assert list(disagreements(*records)) == []
+    names = [type(event).__name__ for event in records[0].events]
+    assert names.index("InputInjected") == names.index("InterruptRequested") + 1
+
+
 def test_a_task_group_whose_task_fails_after_its_cancellation_was_cancelled_on_both() -> None:
     cleanup = Cleanup(shielded=True)
     tool = ToolPlan("t1", [Group(1, cleanup=Cleanup(0.25, True), fails=True)], cleanup=cleanup, timeout=0.13)

@@ -236,7 +236,8 @@ class _Playing:
         """One task for all: those of the same moment come in the order of the program, on both backends."""
         began = anyio.current_time()
         for steer in sorted(steers, key=lambda steer: steer.after or 0.0):
-            await anyio.sleep_until(began + (steer.after or 0.0))
+            if (at := began + (steer.after or 0.0)) > anyio.current_time():  # no step of the scheduler in between
+                await anyio.sleep_until(at)
             for _ in range(steer.times):
                 self._trial.act(steer.action)
 
