@@ -814,6 +814,24 @@ async def test_cleanup_behind_a_task_group_that_was_winding_up_by_itself_is_left
     assert (outcome.ending, cleaned) == ("cancelled", ["all of it"])
 
 
+async def test_code_that_swallows_its_cancellation_behind_a_group_and_awaits_before_it_goes_on_is_left_in_peace() -> (
+    None
+):
+    async def code() -> str:
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(takes_its_time)
+                group.start_soon(anyio.sleep_forever)
+        except anyio.get_cancelled_exc_class():
+            await checkpoints(2)
+        await checkpoints(3)
+        await anyio.sleep(0.01)
+        return "went on"
+
+    outcome = await cancelled_at_work(code)
+    assert (outcome.ending, outcome.value, outcome.swallowed) == ("returned", "went on", True)
+
+
 @pytest.mark.parametrize("then", ["goes on", "returns"])
 async def test_code_that_has_itself_cancelled_in_a_cleanup_of_asyncios_timeout_is_told_behind_it(
     then: str, anyio_backend_name: str

@@ -175,7 +175,7 @@ class Contained(Relay[_T]):
                 value = await self
             except BaseException as exc:  # noqa: BLE001 - classified below; nothing is lost
                 raised = exc
-            if self._trio_wait and self._reached_in_trio_wait:
+            if self._reached_in_trio_wait:
                 self._deliver()  # it has not awaited again
             unwinding = unwind(raised) if unwind is not None else None
             if unwinding is not None:

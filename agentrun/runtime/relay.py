@@ -145,7 +145,7 @@ class Relay(Generic[_T]):
             request = self._coro.send(value)
         finally:
             del value  # as above
-        return self._rest(request) if self._resting else self._look(request)
+        return self._next(request)
 
     def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
         """Resume the coroutine with an exception. asyncio throws a cancellation in."""
@@ -169,6 +169,10 @@ class Relay(Generic[_T]):
             request = self._coro.throw(exc)
         finally:
             del typ, val, exc  # the traceback holds this frame: see `run`
+        return self._next(request)
+
+    def _next(self, request: Any) -> Any:
+        """The code awaits again. Returns what it asks for."""
         if self._resting:
             return self._rest(request)
         return request if self._delivered else self._look(request)
@@ -295,7 +299,7 @@ class Relay(Generic[_T]):
             shield.shield = True  # else it has seen ours, and relies on getting it: that await is cut
         return request
 
-    def _raise_shield(self, *, told: bool = False, knows: Suspension | None = None) -> bool:
+    def _raise_shield(self, *, told: bool, knows: Suspension | None = None) -> bool:
         """Raise the shield if our cancellation is in force where the code is, and that of no scope of the code's own.
 
         What runs in a cancelled scope of the code's own is cut by that one, as it would be without us. And the scope
@@ -320,7 +324,7 @@ class Relay(Generic[_T]):
 
     def _deliver(self) -> None:
         self._delivered = True
-        self._resting = self._on_trio or self._by_native or bool(self._entered)
+        self._resting = self._by_native or bool(self._entered)
         self._trio_wait = ()
         self._begin_grace()
         if self._on_delivered is not None:

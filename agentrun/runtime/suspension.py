@@ -89,10 +89,10 @@ class Suspension:
         A sleep ends by a scope of its own, and a ``checkpoint`` that has seen a cancellation gets it in one. There are
         none if it is in none of these.
         """
-        if "trio" not in sys.modules or len(self._links) < 3:
+        if "trio" not in sys.modules:
             return ()
         names = [_name(link) for link in self._links[-4:]]
-        if names[:2] == ["sleep_until", "sleep_forever"]:
+        if names[:-2] == ["sleep_until", "sleep_forever"]:
             waiting = self._links[-4]
         elif names[-3:-1] == ["checkpoint", "wait_task_rescheduled"]:
             waiting = self._links[-3]
