@@ -92,7 +92,11 @@ class Group:
 
 @dataclass(frozen=True)
 class CancelOwn:
-    """Cancel the innermost scope of the code's own that is no shield."""
+    """Cancel the innermost scope of the code's own that is no shield.
+
+    Nothing if that is a native timeout: what becomes of one that expires together with a scope is between anyio and
+    asyncio.
+    """
 
 
 @dataclass(frozen=True)
@@ -160,10 +164,6 @@ class _NativeTimeout:
     @property
     def is_over(self) -> bool:
         return self._timeout.expired()
-
-    def cancel(self) -> None:
-        with contextlib.suppress(RuntimeError):  # it is expiring already
-            self._timeout.reschedule(asyncio.get_running_loop().time())
 
     async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()
@@ -261,7 +261,9 @@ class _Playing:
                     await self._group(part, place)
                 case CancelOwn():
                     for scope in reversed(place.scopes):
-                        if not _is_shield(scope):
+                        if isinstance(scope, _NativeTimeout):
+                            break
+                        if not scope.shield:
                             scope.cancel()
                             self._own.add(id(scope))
                             break
@@ -351,6 +353,7 @@ class _Playing:
         # both that of one which the code has cancelled itself may be its own or ours.
         if place.own_task and self._behind_group and (self.on_trio or self._out_of_own_group):
             self.told = "perhaps"
+            self._out_of_own_group = False
 
     async def _generator(self, part: Try, place: _Place) -> AsyncGenerator[None, None]:
         try:
@@ -402,7 +405,7 @@ class _Playing:
         except self._cancelled:
             if place.own_task:
                 self._group_was_cut(place, told)
-                self._out_of_own_group = id(group.cancel_scope) in self._own
+                self._out_of_own_group |= id(group.cancel_scope) in self._own
             raise
         if place.own_task and group.cancel_scope.cancel_called:
             self._behind_group = True
