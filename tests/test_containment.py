@@ -792,17 +792,10 @@ async def test_cleanup_behind_a_task_group_that_was_winding_up_by_itself_is_left
     """It lets our cancellation out, which came meanwhile, in the form of its own."""
     cleaned: list[str] = []
 
-    async def cleans_up() -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            with anyio.CancelScope(shield=True):
-                await checkpoints(6)
-
     async def code() -> None:
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(cleans_up)
+                group.start_soon(takes_its_time)
                 await checkpoints(2)
                 group.cancel_scope.cancel()
                 await anyio.sleep_forever()

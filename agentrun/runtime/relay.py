@@ -164,7 +164,7 @@ class Relay(Generic[_T]):
             # Else it is a native one, such as that of `asyncio.timeout`, which the code may make something else of.
             # Ours is delivered at its next await, unless `_look` finds that it is in its cleanup by then.
             if suspension is not None and not self._delivered:
-                self._remember(suspension)
+                self._remember_held(suspension)
         try:
             request = self._coro.throw(exc)
         finally:
@@ -187,14 +187,18 @@ class Relay(Generic[_T]):
         self._before = None
 
     def _remember(self, suspension: Suspension) -> None:
-        """Before a step in which ours may be on its way: what the code has held, and where it was, without it.
+        """Before a step in which ours may be on its way: where the code was, and what it has held, without it."""
+        self._entered = suspension.entered
+        if self._on_trio:
+            self._waits_for_tasks |= suspension.at_nursery_exit
+        self._remember_held(suspension)
+
+    def _remember_held(self, suspension: Suspension) -> None:
+        """What the code has held without ours, the first time that this is asked.
 
         A cancellation that a timeout of its own has delivered, and that it keeps in a variable, does not tell it of
         ours. The native ones that went in do: what they have begun is cleanup like any other.
         """
-        self._entered = suspension.entered
-        if self._on_trio:
-            self._waits_for_tasks |= suspension.at_nursery_exit
         if self._before is None:
             held = suspension.cancellations(self._cancelled_class)
             self._before = [each for each in held if not any(each is native for native in self._native)]
@@ -263,16 +267,12 @@ class Relay(Generic[_T]):
         suspension = Suspension(self._coro)
         if self._before is None:
             self._remember(suspension)
-        told = self._reached_in_trio_wait
-        knows = (
-            told
-            or suspension.handles(self._cancelled_class, but=self._before or ())
-            or (self._let_out and suspension.handles(self._cancelled_class))
-        )
+        told, let_out = self._reached_in_trio_wait, self._let_out
+        knows = told or suspension.handles(self._cancelled_class, but=() if let_out else self._before or ())
         relies_on_it = suspension.asks_for_cancellation and not self._grace_scope.shield
         if knows and not relies_on_it and self._raise_shield(told=told, knows=suspension):
             # What `asyncio.timeout` has begun ends as a TimeoutError; then the code must be told of ours all the same.
-            self._by_native = bool(self._native) and not self._let_out
+            self._by_native = bool(self._native) and not let_out
             self._deliver()
             return self._rest(request)
         self._grace_scope.shield = False

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,15 +137,25 @@ def run_campaign(
         progress: Called after each batch.
     """
     tally = Tally()
-    end = time.monotonic() + seconds if seconds is not None else None
-    for batch in itertools.count():
-        left = most - tally.programs if most is not None else BATCH
-        if left <= 0 or (end is not None and time.monotonic() >= end) or tally.smallest is not None:
-            return tally
-        _play_batch(number * 1_000_003 + batch, min(BATCH, left), backends, database if batch == 0 else None, tally)
+    for batch, (batch_seed, count) in enumerate(_batches(number, most, seconds, lambda: tally.programs)):
+        _play_batch(batch_seed, count, backends, database if batch == 0 else None, tally)
         if progress is not None:
             progress(tally)
-    raise AssertionError("unreachable")
+        if tally.smallest is not None:
+            break
+    return tally
+
+
+def _batches(
+    number: int, most: int | None, seconds: float | None, drawn: Callable[[], int]
+) -> Iterator[tuple[int, int]]:
+    """The seed and the size of each batch, until so many were drawn or the time is up."""
+    end = time.monotonic() + seconds if seconds is not None else None
+    for batch in itertools.count():
+        left = most - drawn() if most is not None else BATCH
+        if left <= 0 or (end is not None and time.monotonic() >= end):
+            return
+        yield number * 1_000_003 + batch, min(BATCH, left)
 
 
 def search_nests(
@@ -161,7 +172,6 @@ def search_nests(
         How many were drawn, the smallest in which something breaks, if any does, and what that is.
     """
     drawn = 0
-    end = time.monotonic() + seconds if seconds is not None else None
     failing: tuple[Nest, list[str]] | None = None
 
     def play(nest: Nest) -> None:
@@ -174,16 +184,13 @@ def search_nests(
             failing = nest, found
             raise BrokenProgram
 
-    for batch in itertools.count():
-        left = most - drawn if most is not None else BATCH
-        if left <= 0 or (end is not None and time.monotonic() >= end) or failing is not None:
-            break
-        try:
-            seed(number * 1_000_003 + batch)(_searching(min(BATCH, left))(given(nests())(play)))()
-        except BrokenProgram:
-            pass
+    for batch_seed, count in _batches(number, most, seconds, lambda: drawn):
+        with contextlib.suppress(BrokenProgram):
+            seed(batch_seed)(_searching(count)(given(nests())(play)))()
         if progress is not None:
             progress(drawn)
+        if failing is not None:
+            break
     return (drawn, *(failing or (None, [])))
 
 
