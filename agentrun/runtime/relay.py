@@ -41,6 +41,7 @@ class Relay(Generic[_T]):
         "_expiring",
         "_grace",
         "_grace_scope",
+        "_knows_perhaps",
         "_native",
         "_on_delivered",
         "_on_trio",
@@ -73,6 +74,7 @@ class Relay(Generic[_T]):
         self._armed: bool = armed  # it may be cancelled from now on: somebody asked for it, or time may be up
         self._expiring: bool = False  # the grace has begun, so it may have an end, too
         self._delivered: bool = False  # the code knows of our cancellation
+        self._knows_perhaps: bool = False  # it handles a cancellation, in a shield of its own, so ours is not in force
         self._by_native: bool = False  # asyncio: or rather of a native one, to which ours has come
         self._resting: bool = False  # it knows, and each await of its cleanup must be looked at
         self._trio_wait: tuple[Any, ...] = ()  # trio: its own scopes, in which ours has gone in
@@ -188,7 +190,8 @@ class Relay(Generic[_T]):
 
     def _remember(self, suspension: Suspension) -> None:
         """Before a step in which ours may be on its way: where the code was, and what it has held, without it."""
-        self._entered = suspension.entered
+        if not self._knows_perhaps:  # what its cleanup has opened is none of these
+            self._entered = suspension.entered
         if self._on_trio:
             self._waits_for_tasks |= suspension.at_nursery_exit
         self._remember_held(suspension)
@@ -275,6 +278,7 @@ class Relay(Generic[_T]):
             self._by_native = bool(self._native) and not let_out
             self._deliver()
             return self._rest(request)
+        self._knows_perhaps = knows
         self._grace_scope.shield = False
         if suspension.at_trio_checkpoint and anyio.current_effective_deadline() == -math.inf:
             # trio's `checkpoint` delivers in a scope of its own, later: deliver now, and know that it is ours.
