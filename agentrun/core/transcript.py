@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from typing import cast, overload
+from typing import Any, cast, overload
 
 from agentrun.core.errors import UserError
 from agentrun.core.items import (
@@ -26,13 +26,19 @@ __all__ = ["ItemsView", "Transcript", "check_history"]
 
 
 class ItemsView(Sequence[Item]):
-    """The first items of an append-only list, without a copy. It never changes, though the list grows."""
+    """The first items of an append-only list, without a copy. It never changes, though the list grows.
 
-    __slots__ = ("_items", "_length")
+    Attributes:
+        kept: What readers of the list keep about it from one view to the next, each under a key of its own. It lives as
+            long as the list.
+    """
 
-    def __init__(self, items: list[Item], length: int) -> None:
+    __slots__ = ("_items", "_length", "kept")
+
+    def __init__(self, items: list[Item], length: int, kept: dict[Any, Any] | None = None) -> None:
         self._items = items
         self._length = length
+        self.kept: dict[Any, Any] = {} if kept is None else kept
 
     def __len__(self) -> int:
         return self._length
@@ -107,7 +113,7 @@ def check_history(items: Iterable[Item], *, what: str = "history") -> None:
 class Transcript:
     """An append-only history; valid after every method call."""
 
-    __slots__ = ("_call_ids", "_items", "_start", "_suffixes")
+    __slots__ = ("_call_ids", "_items", "_kept", "_start", "_suffixes")
 
     def __init__(self, items: Iterable[Item] = ()) -> None:
         """Begin with ``items``, which must be a valid history.
@@ -119,6 +125,7 @@ class Transcript:
         check_history(self._items, what="input")
         self._call_ids = {item.call_id for item in self._items if isinstance(item, ToolCall)}
         self._start = len(self._items)
+        self._kept: dict[Any, Any] = {}
         self._suffixes: dict[str, int] = {}  # the last number tried for a call id that was taken
 
     def __len__(self) -> int:
@@ -126,7 +133,7 @@ class Transcript:
 
     def view(self) -> ItemsView:
         """All items so far, as a sequence that later appends do not change. Costs the same at any length."""
-        return ItemsView(self._items, len(self._items))
+        return ItemsView(self._items, len(self._items), self._kept)
 
     def since(self, position: int) -> tuple[Item, ...]:
         """A copy of the items from ``position`` on."""

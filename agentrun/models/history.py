@@ -1,13 +1,15 @@
 """Encoding a history into a request body, each item once.
 
 A history only grows, and every model call sends all of it. So the encoded bytes of the parts that were sent before
-are kept and joined with those of the new ones. A part is either one item, or a maximal run of items that the model
-made (what it thought, said and called), because how those are sent depends on their neighbours.
+are kept and joined with those of the new ones: with the history itself as long as its run lasts, however many runs
+there are, and then for a while, since the next run may go on from it. A part is either one item, or a maximal run of
+items that the model made (what it thought, said and called), because how those are sent depends on their neighbours.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +22,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from agentrun.core.errors import UserError
 from agentrun.core.items import AssistantMessage, Item, Reasoning, ToolCall
 from agentrun.core.plain import Plain
+from agentrun.core.transcript import ItemsView
 
 __all__ = ["HistoryEncoder", "json_bytes", "object_arguments"]
 
@@ -37,13 +40,17 @@ class _Known(Plain):
     ends: list[int] = field(default_factory=list[int])
     size: int = 0
 
+    def copy(self) -> _Known:
+        return _Known(self.items, self.parts[:], self.ends[:], self.size)
+
 
 class HistoryEncoder:
     """Encodes histories as the elements of a JSON array, remembering what it encoded for the next, longer one.
 
-    It remembers the latest histories, at most 32 and at most 16 MB of JSON, whatever their number. Items are compared
-    by identity, which is enough since they never change. What is done again at each call, for the items that were there
-    before, is one such comparison.
+    That of a run is remembered with its transcript. Of all that it has encoded, for the runs that go on from it and
+    for items that are in no transcript, it remembers the latest, at most 32 and at most 16 MB of JSON. Items are
+    compared by identity, which is enough since they never change. What is done again at each call, for the items that
+    were there before, is one such comparison.
 
     Args:
         encode: Encodes one part as JSON objects, each one element of the array.
@@ -52,14 +59,15 @@ class HistoryEncoder:
     def __init__(self, encode: Callable[[Sequence[Item]], Sequence[dict[str, Any]]]) -> None:
         self._encode = encode
         # Keyed by the identity of a history's first item; the entry holds that item, so the id cannot be reused.
-        self._known: OrderedDict[int, _Known] = OrderedDict()
+        self._latest: OrderedDict[int, _Known] = OrderedDict()
+        self._lock = threading.Lock()  # runs of several threads may share a model
 
     def encode(self, items: Sequence[Item]) -> bytes:
         """The items as the inside of a JSON array (without the brackets)."""
         if not items:
             return b""
         now = tuple(items)
-        known = self._known.pop(id(now[0]), None) or _Known()
+        known = self._known(items, now[0])
         _forget_from(known, _same_items(known.items, now), now)
         known.items = now
         start = known.ends[-1] if known.ends else 0
@@ -72,15 +80,28 @@ class HistoryEncoder:
         self._remember(known)
         return b",".join(filter(None, known.parts))
 
+    def _known(self, items: Sequence[Item], first: Item) -> _Known:
+        """What is known of a history so far, to be brought up to date."""
+        if isinstance(items, ItemsView) and (kept := items.kept.get(self)) is not None:
+            return cast("_Known", kept)
+        latest = self._latest.get(id(first))
+        # Copies go in and out: several runs may go on from the same history, each in its own way and thread.
+        known = _Known() if latest is None else latest.copy()
+        if isinstance(items, ItemsView):
+            items.kept[self] = known
+        return known
+
     def _remember(self, entry: _Known) -> None:
-        if entry.size > _MAX_BYTES:
-            return
-        known = self._known
-        known[id(entry.items[0])] = entry
-        total = sum(other.size for other in known.values())
-        while len(known) > _MAX_HISTORIES or total > _MAX_BYTES:
-            _, dropped = known.popitem(last=False)
-            total -= dropped.size
+        latest, key = self._latest, id(entry.items[0])
+        with self._lock:
+            latest.pop(key, None)
+            if entry.size > _MAX_BYTES:
+                return
+            latest[key] = entry.copy()
+            total = sum(other.size for other in latest.values())
+            while len(latest) > _MAX_HISTORIES or total > _MAX_BYTES:
+                _, dropped = latest.popitem(last=False)
+                total -= dropped.size
 
 
 def _same_items(one: tuple[Item, ...], other: tuple[Item, ...]) -> int:

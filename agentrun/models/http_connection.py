@@ -148,6 +148,8 @@ class Connection:
             data = await self._stream.receive(_READ_BYTES)
             self.answered = True
         except anyio.EndOfStream:
+            if self._http.their_state is h11.SEND_RESPONSE:
+                raise h11.RemoteProtocolError("the server closed it before it had answered") from None
             data = b""
         self._http.receive_data(data)
 

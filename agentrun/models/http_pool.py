@@ -61,6 +61,7 @@ class HttpPool:
         *,
         connect_timeout: float | None,
         keep: bool = True,
+        again: bool = True,
     ) -> ConnectionAnswer:
         """Send a request and wait for the head of its answer. A checkpoint.
 
@@ -70,6 +71,8 @@ class HttpPool:
             body: The body.
             connect_timeout: Seconds that connecting may take; ``None`` for no limit.
             keep: Whether the connection may be one that was used before, and may be used again.
+            again: Whether the request may be sent once more if a connection that was used before turns out to be
+                closed. Whether the server has read it is not known then.
 
         Raises:
             ModelError: There is no connection to be had.
@@ -91,7 +94,7 @@ class HttpPool:
                 await connection.drop()
                 # A server may close an idle connection at the very moment in which it is used again. That says nothing
                 # about the request, so it is sent once more, on another connection.
-                if used is None or used.answered or not isinstance(exc, _BROKEN):
+                if not again or used is None or used.answered or not isinstance(exc, _BROKEN):
                     raise
 
     def _take(self, target: Target) -> Connection | None:

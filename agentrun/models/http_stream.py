@@ -173,7 +173,12 @@ class ModelStream:
                 if target.authorization is not None:
                     headers["authorization"] = target.authorization
                 answer = await pool.post(
-                    target, headers, self._body, connect_timeout=model._connect_timeout, keep=model._keep_connections
+                    target,
+                    headers,
+                    self._body,
+                    connect_timeout=model._connect_timeout,
+                    keep=model._keep_connections,
+                    again=model._max_retries > 0,
                 )
                 if (encoding := answer.headers.get("content-encoding", "identity").lower()) != "identity":
                     await answer.close()

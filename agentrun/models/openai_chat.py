@@ -18,6 +18,7 @@ from agentrun.core.items import (
     UserMessage,
 )
 from agentrun.core.model import ModelRequest, ToolSpec
+from agentrun.models.encoded_tools import ToolEncoder
 from agentrun.models.history import HistoryEncoder, json_bytes, object_arguments
 from agentrun.models.http_stream import Decoder
 from agentrun.models.openai_base import OpenAIModel, file_fields, schema_name
@@ -45,7 +46,8 @@ class OpenAIChatModel(OpenAIModel):
         first_token_timeout: Seconds from sending the request to the first event of the answer.
         chunk_timeout: Seconds between two pieces of the answer.
         max_retries: How often a request is tried again that failed before anything of the answer was handed out, for
-            a reason that may pass (connection trouble, timeouts, status 408, 409, 429 and 5xx).
+            a reason that may pass (connection trouble, timeouts, status 408, 409, 429 and 5xx). If not 0, it is also
+            sent anew, at once, when a connection that was used before turns out to be closed.
         max_retry_wait: Longest wait, in seconds, that the provider may ask for before a retry; when it asks for more
             the request fails at once.
         max_connections: Most requests under way at once, in each event loop; others wait. With a ``client`` of your
@@ -97,6 +99,7 @@ class OpenAIChatModel(OpenAIModel):
         self._store = store
         self._send_reasoning = send_reasoning
         self._history = HistoryEncoder(self._encode)
+        self._tools = ToolEncoder(_tool)
 
     def _path(self) -> str:
         return "/chat/completions"
@@ -114,7 +117,6 @@ class OpenAIChatModel(OpenAIModel):
         if self._store:
             fields["store"] = True
         if request.tools:
-            fields["tools"] = [_tool(spec) for spec in request.tools]
             if settings.tool_choice is not None:
                 choice = settings.tool_choice
                 known = choice in ("auto", "none", "required")
@@ -140,13 +142,16 @@ class OpenAIChatModel(OpenAIModel):
                 "json_schema": {"name": schema_name(schema), "schema": schema.schema, "strict": schema.strict},
             }
         fields.update(settings.extra_body or {})
-        head = json_bytes(fields)
-        if "messages" in fields:
-            return head
-        messages = [self._history.encode(request.items)]
-        if request.instructions:
-            messages.insert(0, json_bytes({"role": "system", "content": request.instructions}))
-        return b'%b,"messages":[%b]}' % (head[:-1], b",".join(part for part in messages if part))
+        body = json_bytes(fields)
+        # What is long, and was encoded before.
+        if request.tools and "tools" not in fields:
+            body = b'%b,"tools":%b}' % (body[:-1], self._tools.encode(request.tools))
+        if "messages" not in fields:
+            messages = [self._history.encode(request.items)]
+            if request.instructions:
+                messages.insert(0, json_bytes({"role": "system", "content": request.instructions}))
+            body = b'%b,"messages":[%b]}' % (body[:-1], b",".join(part for part in messages if part))
+        return body
 
     # -- items ------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from agentrun.core.items import (
     UserMessage,
 )
 from agentrun.core.model import ModelRequest, ToolSpec
+from agentrun.models.encoded_tools import ToolEncoder
 from agentrun.models.history import HistoryEncoder, json_bytes, object_arguments
 from agentrun.models.http_stream import Decoder
 from agentrun.models.openai_base import OpenAIModel, file_fields, schema_name
@@ -49,7 +50,8 @@ class OpenAIResponsesModel(OpenAIModel):
         first_token_timeout: Seconds from sending the request to the first event of the answer.
         chunk_timeout: Seconds between two pieces of the answer.
         max_retries: How often a request is tried again that failed before anything of the answer was handed out, for
-            a reason that may pass (connection trouble, timeouts, status 408, 409, 429 and 5xx).
+            a reason that may pass (connection trouble, timeouts, status 408, 409, 429 and 5xx). If not 0, it is also
+            sent anew, at once, when a connection that was used before turns out to be closed.
         max_retry_wait: Longest wait, in seconds, that the provider may ask for before a retry; when it asks for more
             the request fails at once.
         max_connections: Most requests under way at once, in each event loop; others wait. With a ``client`` of your
@@ -105,6 +107,7 @@ class OpenAIResponsesModel(OpenAIModel):
         self._encrypted = include_encrypted_reasoning
         self._summary = reasoning_summary
         self._history = HistoryEncoder(self._encode)
+        self._tools = ToolEncoder(_tool)
 
     def _path(self) -> str:
         return "/responses"
@@ -122,7 +125,6 @@ class OpenAIResponsesModel(OpenAIModel):
         if request.instructions:
             fields["instructions"] = request.instructions
         if request.tools:
-            fields["tools"] = [_tool(spec) for spec in request.tools]
             if settings.tool_choice is not None:
                 choice = settings.tool_choice
                 known = choice in ("auto", "none", "required")
@@ -150,10 +152,13 @@ class OpenAIResponsesModel(OpenAIModel):
                 }
             }
         fields.update(settings.extra_body or {})
-        head = json_bytes(fields)
-        if "input" in fields:
-            return head
-        return b'%b,"input":[%b]}' % (head[:-1], self._history.encode(request.items))
+        body = json_bytes(fields)
+        # What is long, and was encoded before.
+        if request.tools and "tools" not in fields:
+            body = b'%b,"tools":%b}' % (body[:-1], self._tools.encode(request.tools))
+        if "input" not in fields:
+            body = b'%b,"input":[%b]}' % (body[:-1], self._history.encode(request.items))
+        return body
 
     # -- items ------------------------------------------------------------------------------------------------
 

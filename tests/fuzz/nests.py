@@ -393,6 +393,8 @@ class _Playing:
             over = scope.is_over if isinstance(scope, _NativeTimeout) else scope.cancel_called
             if place.own_task and over and self._asked and self.told == "no":
                 self.told = "perhaps"  # its own, which goes on if ours was asked for without an await
+            if place.own_task and over and self.on_trio:
+                self._behind_tie = True  # the shield was down in it
             raise
 
     async def _group(self, part: Group, place: _Place) -> None:

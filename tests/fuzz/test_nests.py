@@ -39,6 +39,9 @@ ONCE_BROKEN = {
     "a group was winding up by itself": Nest(
         (Try((Group((CancelOwn(),), ((Group((), ((),)),),)),), (Pause("sleep", 0.0), SLEEP)),), steps=2
     ),
+    "a timeout cuts the cleanup, and there is more behind it": Nest(
+        (Try((Timeout(0.05, (Try((SLEEP,), (SLEEP,)),)),), (LOCK, SLEEP)),)
+    ),
     "the cleanup behind a group cancels what it is in after a shield": Nest(
         (Try((Group((), ((SLEEP,),)),), (Group((Shield((SLEEP, CancelOwn())), SLEEP)), SLEEP)),)
     ),

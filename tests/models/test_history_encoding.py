@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentrun.core.transcript import Transcript
+from agentrun.errors import UserError
 from agentrun.items import AssistantMessage, Item, Reasoning, SystemMessage, ToolCall, ToolOutput, UserMessage
 from agentrun.models.history import HistoryEncoder
 
@@ -83,3 +86,42 @@ def test_histories_with_different_beginnings_do_not_disturb_each_other() -> None
             history.append(UserMessage(str(number)))
             assert kept.encoder.encode(history) == Recorder().encoder.encode(history)
     assert len(kept.encoded) == len(one) + len(other)
+
+
+def test_the_histories_of_a_hundred_runs_at_once_are_encoded_once_each() -> None:
+    kept = Recorder()
+    runs = [Transcript([UserMessage("first")]) for _ in range(100)]
+    for turn in range(10):
+        for run in runs:
+            assert kept.encoder.encode(run.view()) == Recorder().encoder.encode(run.view())
+            run.append_input([UserMessage(str(turn))])
+    assert len(kept.encoded) == 100 * 10
+
+
+def test_runs_that_go_on_from_the_same_history_do_not_encode_it_again() -> None:
+    kept = Recorder()
+    history = [UserMessage(str(number)) for number in range(10)]
+    kept.encoder.encode(Transcript(history).view())
+    kept.encoded.clear()
+    runs = [Transcript(history) for _ in range(3)]
+    for _ in range(5):
+        for run in runs:
+            run.append_input([UserMessage("mine")])
+            assert kept.encoder.encode(run.view()) == Recorder().encoder.encode(run.view())
+    assert len(kept.encoded) == len(set(kept.encoded)) == 3 * 5
+
+
+def test_what_could_not_be_encoded_is_tried_again() -> None:
+    broken = UserMessage("broken")
+    failing = True
+
+    def encode(part: Sequence[Item]) -> list[dict[str, Any]]:
+        if failing and part[0] is broken:
+            raise UserError("no")
+        return [{"part": repr(part[0])}]
+
+    encoder, run = HistoryEncoder(encode), Transcript([UserMessage("first"), broken])
+    with pytest.raises(UserError):
+        encoder.encode(run.view())
+    failing = False
+    assert encoder.encode(run.view()) == HistoryEncoder(encode).encode(run.view())

@@ -134,12 +134,25 @@ async def test_a_connection_that_the_server_closes_while_it_is_used_again_is_rep
     server.reply(TEXT[api])
     server.reply(drop=True)
     server.reply(TEXT[api])
-    model = make_model(max_retries=0)
+    model = make_model(max_retries=1)
     await collect(model)
     assert isinstance((await collect(model))[-1], ResponseEnded)
     assert [request.body for request in server.requests[1:]] == [server.requests[0].body] * 2
     assert server.connections == 2
     assert waits == []
+
+
+async def test_a_request_that_shall_not_be_tried_again_is_sent_once_though_its_connection_was_used_before(
+    api: str, server: Server, make_model: MakeModel
+) -> None:
+    server.reply(TEXT[api])
+    server.reply(drop=True)
+    model = make_model(max_retries=0)
+    await collect(model)
+    error = await failure(model)
+    assert str(error) == "the connection to 127.0.0.1 failed: the server closed it before it had answered"
+    assert error.retryable
+    assert len(server.requests) == 2
 
 
 async def test_what_fails_on_a_new_connection_is_tried_again_only_after_a_wait(

@@ -334,9 +334,10 @@ def test_what_is_remembered_is_bounded() -> None:
     encoder = HistoryEncoder(lambda items: [{"text": items[0].text}])  # type: ignore[union-attr]
     for _ in range(100):
         encoder.encode([UserMessage("x" * 1_000_000)])
-    assert sum(entry.size for entry in encoder._known.values()) <= 16 * 1024 * 1024
+    assert sum(entry.size for entry in encoder._latest.values()) <= 16 * 1024 * 1024
     for _ in range(100):
         encoder.encode([UserMessage("x")])
-    assert len(encoder._known) == 32
+    assert len(encoder._latest) == 32
     encoder.encode([UserMessage("x" * 17 * 1024 * 1024)])
-    assert sum(entry.size for entry in encoder._known.values()) <= 16 * 1024 * 1024
+    assert len(encoder._latest) == 32
+    assert sum(entry.size for entry in encoder._latest.values()) <= 16 * 1024 * 1024
