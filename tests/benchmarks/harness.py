@@ -20,6 +20,7 @@ __all__ = [
     "AGENTRUN",
     "BARE",
     "FLOOR",
+    "LEAN",
     "LOOPS",
     "UVLOOP",
     "Aim",
@@ -33,6 +34,7 @@ __all__ = [
 
 AGENTRUN: Final = "agentrun"
 FLOOR: Final = "SC floor"
+LEAN: Final = "SC floor, only calls without a task"
 BARE: Final = "bare loop"
 UVLOOP: Final = "uvloop"
 LOOPS: Final = ("asyncio", "trio", UVLOOP)

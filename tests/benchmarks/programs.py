@@ -155,19 +155,25 @@ async def bare_loop_parts(model: Model, tools: Tools | None = None) -> Parts:
             history.append(ToolOutput(call.call_id, output))
 
 
-async def sc_floor(model: Model, tools: Tools | None = None) -> Seen:
-    """The loop in a task group, watched through a memory object stream."""
-    text, outputs = await sc_floor_parts(model, tools)
+async def sc_floor(model: Model, tools: Tools | None = None, *, lean: bool = False) -> Seen:
+    """The loop in a task group, watched through a memory object stream.
+
+    Args:
+        model: The model.
+        tools: The tools.
+        lean: Whether a turn's only call is awaited in the loop itself, without a group of its own.
+    """
+    text, outputs = await sc_floor_parts(model, tools, lean=lean)
     return "".join(text), tuple(outputs)
 
 
-async def sc_floor_parts(model: Model, tools: Tools | None = None) -> Parts:
+async def sc_floor_parts(model: Model, tools: Tools | None = None, *, lean: bool = False) -> Parts:
     """The same, not joined."""
     send, receive = anyio.create_memory_object_stream[Any](_BUFFER)
     text: list[str] = []
     outputs: dict[str, Any] = {}
     async with anyio.create_task_group() as tasks, receive:
-        tasks.start_soon(_floor_driver, model, tools or {}, send)
+        tasks.start_soon(_floor_driver, model, tools or {}, send, lean)
         async for event in receive:
             if type(event) is TextDelta:
                 text.append(event.text)
@@ -178,7 +184,7 @@ async def sc_floor_parts(model: Model, tools: Tools | None = None) -> Parts:
     return text, list(outputs.values())
 
 
-async def _floor_driver(model: Model, tools: Tools, send: MemoryObjectSendStream[Any]) -> None:
+async def _floor_driver(model: Model, tools: Tools, send: MemoryObjectSendStream[Any], lean: bool) -> None:
     history: list[Item] = [UserMessage(_PROMPT)]
     async with send:
         while True:
@@ -198,9 +204,12 @@ async def _floor_driver(model: Model, tools: Tools, send: MemoryObjectSendStream
                 return
             history += calls
             outputs: dict[str, ToolOutput] = {}
-            async with anyio.create_task_group() as tasks:
-                for call in calls:
-                    tasks.start_soon(_floor_tool, tools[call.name], call, outputs, send)
+            if lean and len(calls) == 1:
+                await _floor_tool(tools[calls[0].name], calls[0], outputs, send)
+            else:
+                async with anyio.create_task_group() as tasks:
+                    for call in calls:
+                        tasks.start_soon(_floor_tool, tools[call.name], call, outputs, send)
             history += [outputs[call.call_id] for call in calls]
 
 

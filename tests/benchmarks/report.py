@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
-from .harness import AGENTRUN, BARE, FLOOR, Aim, Comparison
+from .harness import AGENTRUN, BARE, FLOOR, LEAN, Aim, Comparison
 
 __all__ = ["Report"]
 
@@ -50,6 +50,7 @@ class Report:
             aims = self._aims(comparison, program)
             median = comparison.median(program)
             ratios = {name: comparison.ratio(program, name) for name in (BARE, FLOOR, AGENTRUN)}
+            lean = comparison.ratio(program, LEAN)
             self._row(
                 (
                     comparison.what if number == 0 else "",
@@ -60,7 +61,10 @@ class Report:
                     "; ".join(f"{text}: {self._count(comparison, program, text, met)}" for text, met in aims),
                 )
             )
-            rows[program] = {"median": median, "ratios": {k: v for k, v in ratios.items() if v is not None}}
+            rows[program] = {
+                "median": median,
+                "ratios": {k: v for k, v in {**ratios, LEAN: lean}.items() if v is not None},
+            }
         for text, met in comparison.findings:
             self._line(f"    {text}{'' if met is None else ': ' + self._count(comparison, '', text, met)}")
         self.rows.append(

@@ -5,6 +5,7 @@ one waits for. The first part of the path says what answers there are:
 
 * ``/v1/responses``: some deltas, as many as the server was started for.
 * ``/hang/v1/responses``: some deltas and then nothing more.
+* ``/slowly/v1/responses``: all deltas, each in a packet of its own, which the client has read before the next comes.
 * ``/turns/N/v1/responses``: one call of the tool ``echo`` in each of ``N`` turns, then ``done``. Which turn it is
   follows from the outputs of tools in the request, so any number of runs may ask at once.
 * ``/meet/M/turns/N/v1/responses``: the same, but no request is answered before ``M`` have come, so that there are as
@@ -20,6 +21,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,6 +32,7 @@ _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encodin
 _END = b"0\r\n\r\n"
 _HANG_AFTER = 5
 _PATH = re.compile(rb"(?:/meet/(\d+))?/turns/(\d+)/")
+_BETWEEN = 0.001  # seconds from one packet to the next, of those that come slowly
 _PATIENCE = 30.0  # seconds that those who meet wait for the others
 
 
@@ -130,18 +133,22 @@ class _Answers:
     def __init__(self, count: int) -> None:
         events = _answer([_message(pieces(count))], count)
         self._whole = _HEAD + _chunked(events) + _END
+        self._packets = [_HEAD, *(_chunked([event]) for event in events), _END]
         self._cut = hanging_answer(count)
         self._meetings: dict[int, threading.Barrier] = {}
         self._lock = threading.Lock()
 
-    def to(self, request: bytes, body: bytes) -> bytes:
+    def to(self, request: bytes, body: bytes) -> list[bytes]:
+        """The answer, in the packets in which it is to be sent."""
+        if b"/slowly/" in request:
+            return self._packets
         if b"/turns/" not in request:
-            return self._cut if b"/hang/" in request else self._whole
+            return [self._cut if b"/hang/" in request else self._whole]
         found = _PATH.search(request)
         assert found is not None
         if found[1]:
             self._meet(int(found[1]))
-        return _turn(body.count(b'"function_call_output"'), int(found[2]))
+        return [_turn(body.count(b'"function_call_output"'), int(found[2]))]
 
     def _meet(self, size: int) -> None:
         with self._lock:
@@ -163,7 +170,10 @@ def _serve(connection: socket.socket, answers: _Answers) -> None:
                     length = int(value)
             body = incoming.read(length)
             try:
-                connection.sendall(answers.to(first, body))
+                for number, packet in enumerate(answers.to(first, body)):
+                    if number:
+                        time.sleep(_BETWEEN)
+                    connection.sendall(packet)
             except OSError:
                 return
 

@@ -105,8 +105,9 @@ def test_figures_are_put_between_the_marks_of_the_page_and_into_the_chart(tmp_pa
     publish({"about": "Python 9", **report.as_json()}, tmp_path)
     lines = (tmp_path / "benchmarks.md").read_text(encoding="utf-8").splitlines()
     assert "| of peers | 3.00 us | 2.00 us (0.67) | 1.00 us (0.33) | 30.00 us (10) |" in lines
-    assert "| of turn | 3.00 us | 3.00 | 1.50 |  |  |" in lines
+    assert "| of turn | 3.00 us | 3.00 | 1.50 |  |  |  |" in lines
     assert "0 of 2 aims are met. Those that are not:" in lines
+    assert "| turn, of turn, asyncio | 1.50 of at most 1x SC floor |" in lines
     drawn = ElementTree.fromstring((tmp_path / "benchmarks.svg").read_text(encoding="utf-8"))
     assert "a <peer>: 10.00 times agentrun" in [title.text for title in drawn.iter("{http://www.w3.org/2000/svg}title")]
 

@@ -422,8 +422,10 @@ class _Playing:
         if not cut and told == self.told == "yes" and self._in_grace and not excused:
             self._find("a task group was cut, but the code knew already")
         self._behind_group = True
+        # What has come out of a cancelled scope of the code's own inside of the group may be that one's.
+        from_inside = self.told == "perhaps" != told
         if self._asked and self.told != "yes":
-            self.told = "perhaps" if cut or place.is_shielded else "yes"
+            self.told = "perhaps" if cut or place.is_shielded or from_inside else "yes"
 
 
 async def _await(part: Pause) -> None:

@@ -42,6 +42,9 @@ ONCE_BROKEN = {
     "a timeout cuts the cleanup, and there is more behind it": Nest(
         (Try((Timeout(0.05, (Try((SLEEP,), (SLEEP,)),)),), (LOCK, SLEEP)),)
     ),
+    "a scope of its own is cancelled in the same moment": Nest(
+        (Try((Group((Timeout(0.05, (CancelOwn(), SLEEP)),)),), (), "swallow"),)
+    ),
     "the cleanup behind a group cancels what it is in after a shield": Nest(
         (Try((Group((), ((SLEEP,),)),), (Group((Shield((SLEEP, CancelOwn())), SLEEP)), SLEEP)),)
     ),

@@ -15,7 +15,7 @@ import anyio.lowlevel
 from agentrun import Agent, ToolCall
 from agentrun.models import Model, ModelEvent
 
-from ..harness import AGENTRUN, BARE, FLOOR, Aim, Comparison, Settings, compare, on_backends
+from ..harness import AGENTRUN, BARE, FLOOR, LEAN, Aim, Comparison, Settings, compare, on_backends
 from ..programs import Seen, Source, Tools, agentrun_agent, bare_loop, deltas, sc_floor
 
 TITLE = "1000 concurrent runs, each with one tool call and an answer, all in their tools at the same time"
@@ -88,7 +88,10 @@ def measure(settings: Settings) -> Iterable[Comparison]:
                 agents[key] = Agent("bench", tools=list(tools.values()))
             return await agentrun_agent(agents[key], model)
 
-        return {AGENTRUN: with_agentrun, FLOOR: sc_floor, BARE: bare_loop}
+        async def lean(model: Model, tools: Tools) -> Seen:
+            return await sc_floor(model, tools, lean=True)
+
+        return {AGENTRUN: with_agentrun, FLOOR: sc_floor, LEAN: lean, BARE: bare_loop}
 
     async def cpu_of(runs: int, count: int, rounds: int) -> dict[str, list[float]]:
         async def results(run: _Run) -> list[Seen]:

@@ -1,4 +1,4 @@
-"""A thousand runs at once whose model is over HTTP."""
+"""A thousand runs at once whose model is over HTTP, and a hundred with long histories."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..programs_http import bare_http, floor_http, new_client
 from ..server import serving
 from .turn import echo
 
-TITLE = "1000 concurrent runs over HTTP, one tool call and an answer each, all connections open at once (CPU time)"
+TITLE = "many runs at once over HTTP, all connections open at the same time (CPU time)"
 
 
 def measure(settings: Settings) -> Iterable[Comparison]:
@@ -29,17 +29,6 @@ def measure(settings: Settings) -> Iterable[Comparison]:
     tools = {"echo": echo}
     agent = Agent("bench", tools=[echo])
 
-    async def together(run: Callable[[], Awaitable[Seen]]) -> list[Seen]:
-        seen: list[Seen] = []
-
-        async def one() -> None:
-            seen.append(await run())
-
-        async with anyio.create_task_group() as tasks:
-            for _ in range(runs):
-                tasks.start_soon(one)
-        return seen
-
     with serving(1) as address:
 
         async def cpu(backend: str) -> Comparison:
@@ -49,17 +38,17 @@ def measure(settings: Settings) -> Iterable[Comparison]:
                 # A client for each round: none inherits open connections from another.
                 async with new_client() as client:
                     if run == BARE:
-                        return await together(lambda: bare_http(client, url, tools))
+                        return await _together(runs, lambda: bare_http(client, url, tools))
                     if run == FLOOR:
-                        return await together(lambda: floor_http(client, url, tools))
+                        return await _together(runs, lambda: floor_http(client, url, tools))
                     model = OpenAIResponsesModel(
                         "m", api_key="k", base_url=url, client=client, max_connections=None, first_token_timeout=None
                     )
-                    return await together(lambda: agentrun_agent(agent, model))
+                    return await _together(runs, lambda: agentrun_agent(agent, model))
 
             async def on_its_own() -> list[Seen]:
                 model = OpenAIResponsesModel("m", api_key="k", base_url=url, max_connections=None)
-                return await together(lambda: agentrun_agent(agent, model))
+                return await _together(runs, lambda: agentrun_agent(agent, model))
 
             samples = await compare(
                 {
@@ -75,3 +64,41 @@ def measure(settings: Settings) -> Iterable[Comparison]:
             return Comparison(f"CPU time for each of {runs} runs", backend, samples, aims=[Aim(BARE, 1.0)])
 
         yield from on_backends(settings, cpu)
+        yield from _conversations(settings, address)
+
+
+def _conversations(settings: Settings, address: str) -> Iterable[Comparison]:
+    """More long histories than anybody keeps for one model: each is encoded once all the same."""
+    runs, turns, rounds = settings.pick(50, 100, tiny=3), settings.pick(10, 30, tiny=2), settings.pick(1, 3)
+    tools = {"echo": echo}
+    agent = Agent("bench", tools=[echo])
+    url = f"{address}/turns/{turns}/v1"
+
+    async def cpu(backend: str) -> Comparison:
+        async with new_client() as client:
+            model = OpenAIResponsesModel("m", api_key="k", base_url=url, max_connections=None)
+            samples = await compare(
+                {
+                    AGENTRUN: lambda: _together(runs, lambda: agentrun_agent(agent, model)),
+                    FLOOR: lambda: _together(runs, lambda: floor_http(client, url, tools)),
+                    BARE: lambda: _together(runs, lambda: bare_http(client, url, tools)),
+                },
+                rounds=rounds,
+                per=runs * turns,
+                clock=time.process_time,
+            )
+        return Comparison(f"a turn of {runs} runs of {turns} turns at once", backend, samples, aims=[Aim(BARE, 1.0)])
+
+    yield from on_backends(settings, cpu)
+
+
+async def _together(runs: int, run: Callable[[], Awaitable[Seen]]) -> list[Seen]:
+    seen: list[Seen] = []
+
+    async def one() -> None:
+        seen.append(await run())
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(runs):
+            tasks.start_soon(one)
+    return seen

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncGenerator, Iterable
 
 import anyio
 import httpx
+from pydantic_core import from_json
 
 from agentrun import Agent, run
 from agentrun.models import OpenAIResponsesModel
@@ -67,6 +67,33 @@ def measure(settings: Settings) -> Iterable[Comparison]:
             return comparison
 
         yield from on_backends(settings, one)
+    yield from _in_packets(settings)
+
+
+def _in_packets(settings: Settings) -> Iterable[Comparison]:
+    """What comes with one read of the socket is decoded at once: here each delta comes alone."""
+    count, rounds = settings.pick(100, 300, tiny=3), settings.pick(3, 9)
+    with serving(count) as address:
+        url = f"{address}/slowly/v1"
+
+        async def one(backend: str) -> Comparison:
+            async with httpx.AsyncClient(verify=False) as client:
+                model = OpenAIResponsesModel("m", api_key="k", base_url=url)
+
+                async def watched() -> Seen:
+                    return await agentrun_run(model)
+
+                async def bare() -> Seen:
+                    return "".join([piece async for piece in pieces_of(client, url)]), ()
+
+                async def floor() -> Seen:
+                    return "".join(await _watched_pieces(client, url)), ()
+
+                programs = {AGENTRUN: watched, FLOOR: floor, BARE: bare}
+                samples = await compare(programs, rounds=rounds, per=count, clock=time.process_time)
+            return Comparison("delta over HTTP, each in a packet", backend, samples, aims=[Aim(BARE, 1.35)])
+
+        yield from on_backends(settings, one)
 
 
 async def pieces_of(client: httpx.AsyncClient, url: str) -> AsyncGenerator[str, None]:
@@ -78,7 +105,7 @@ async def pieces_of(client: httpx.AsyncClient, url: str) -> AsyncGenerator[str, 
             *events, rest = (rest + chunk).split(b"\n\n")
             for event in events:
                 _, _, data = event.partition(b"data: ")
-                value = json.loads(data)
+                value = from_json(data)
                 if value["type"] == "response.output_text.delta":
                     yield value["delta"]
 

@@ -82,6 +82,10 @@ def measure(settings: Settings) -> Iterable[Comparison]:
                 comparison.aims = [Aim(AGENTRUN, program=name, at_least=1.0) for name in others]
                 why = "no aim, for it has no task group to unwind, and loses cleanup when it is stopped twice"
                 remarks += [f"{name}: {why}" for name in sorted(exempt)]
+            if row.aims and AGENTRUN not in comparison.samples:
+                comparison.findings.append((f"{AGENTRUN} has no figure", False))
+            elif not row.aims:
+                remarks.append("no aim: it says as much about the caches of the machine")
             comparison.findings += [(remark, None) for remark in remarks]
             if row.row == "import":
                 versions = (f"{one.name} {one.version}" for one in contestants if one.name not in (FLOOR, BARE))

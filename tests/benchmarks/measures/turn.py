@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from agentrun import Agent
 
-from ..harness import AGENTRUN, BARE, FLOOR, Aim, Comparison, Settings, compare, on_backends
+from ..harness import AGENTRUN, BARE, FLOOR, LEAN, Aim, Comparison, Settings, compare, on_backends
 from ..programs import agentrun_agent, bare_loop, sc_floor, tool_turns
 
 TITLE = "a turn in which the model calls one tool, and each further call in the same turn (CPU time)"
@@ -33,6 +33,7 @@ def measure(settings: Settings) -> Iterable[Comparison]:
             {
                 AGENTRUN: lambda: agentrun_agent(agent, tool_turns(turns, calls)),
                 FLOOR: lambda: sc_floor(tool_turns(turns, calls), _TOOLS),
+                LEAN: lambda: sc_floor(tool_turns(turns, calls), _TOOLS, lean=True),
                 BARE: lambda: bare_loop(tool_turns(turns, calls), _TOOLS),
             },
             rounds=rounds,
