@@ -183,12 +183,6 @@ def sweep(
 
     ``choose`` picks the points of the clean run that are worth an injection; by default all are.
     """
-    if not any(backend in mode.backends for backend in backends for mode in modes):
-        names = ", ".join(mode.name for mode in modes) or "none"
-        raise UserError(
-            f"nothing would be injected: of the modes or actions that were chosen ({names}) none is for "
-            f"{', '.join(backends)}; leave the argument out for all of them"
-        )
     chosen = _Only.parse(only, modes) if only is not None else None
     if chosen is not None:
         backends, modes = (chosen.backend,), [mode for mode in modes if mode.name == chosen.mode]

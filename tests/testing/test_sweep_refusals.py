@@ -214,16 +214,3 @@ def test_what_was_patched_is_as_before_afterwards(backend: Any) -> None:
     )
     assert before == after
     assert gc.get_freeze_count() == 0
-
-
-async def _sleeps() -> None:
-    await anyio.sleep(1)
-
-
-@pytest.mark.parametrize(
-    "choice",
-    [{"modes": []}, {"modes": ["native"], "backends": ["trio"]}],
-)
-def test_a_sweep_that_would_inject_nothing_is_refused_instead_of_passing(choice: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="nothing would be injected"):
-        cancel_everywhere(_sleeps, **choice)
