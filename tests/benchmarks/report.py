@@ -49,22 +49,18 @@ class Report:
         for number, program in enumerate(comparison.samples):
             aims = self._aims(comparison, program)
             median = comparison.median(program)
-            ratios = {name: comparison.ratio(program, name) for name in (BARE, FLOOR, AGENTRUN)}
-            lean = comparison.ratio(program, LEAN)
+            ratios = {name: comparison.ratio(program, name) for name in (BARE, FLOOR, AGENTRUN, LEAN)}
             self._row(
                 (
                     comparison.what if number == 0 else "",
                     comparison.backend if number == 0 else "",
                     program,
                     quantity(median, comparison.unit),
-                    *(_ratio(ratio) for ratio in ratios.values()),
+                    *(_ratio(ratios[name]) for name in (BARE, FLOOR, AGENTRUN)),
                     "; ".join(f"{text}: {self._count(comparison, program, text, met)}" for text, met in aims),
                 )
             )
-            rows[program] = {
-                "median": median,
-                "ratios": {k: v for k, v in {**ratios, LEAN: lean}.items() if v is not None},
-            }
+            rows[program] = {"median": median, "ratios": {k: v for k, v in ratios.items() if v is not None}}
         for text, met in comparison.findings:
             self._line(f"    {text}{'' if met is None else ': ' + self._count(comparison, '', text, met)}")
         self.rows.append(
