@@ -1084,3 +1084,138 @@ async def test_the_place_of_code_that_was_cancelled_keeps_what_is_outside_from_t
         outcome = await second.run(code())
         cell.leave()
     assert (outcome.ending, outcome.value) == ("returned", "done")
+
+
+async def _cancelled_beside_a_producer(steps: int, lead: int, *, asks: bool, cleanup: int) -> tuple[str, list[str]]:
+    """Cancel code in whose task group a producer is still on its way to its first await, and say what became of both.
+
+    Args:
+        steps: So many steps the producer takes that cannot be cancelled, before its first await that can.
+        lead: So many steps before the cancellation it gets going; behind it, if negative.
+        asks: Whether it then asks whether it is cancelled, before it awaits.
+        cleanup: So many checkpoints the code's own cleanup takes, in the body of the group.
+    """
+    send, receive = anyio.create_memory_object_stream[int](0)
+    go, told = anyio.Event(), list[str]()
+    contained: Contained[Any] = Contained(5, shield=True)
+    outcomes: list[Outcome[Any]] = []
+
+    async def producer() -> None:
+        try:
+            async with send:
+                await go.wait()
+                for _ in range(steps):
+                    await anyio.lowlevel.cancel_shielded_checkpoint()
+                if asks:
+                    await anyio.lowlevel.checkpoint_if_cancelled()
+                await send.send(1)
+                await anyio.sleep_forever()
+        except BaseException as exc:
+            told.append(type(exc).__name__)
+            raise
+
+    async def code() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(producer)
+            async with receive:
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    for _ in range(cleanup):
+                        await anyio.lowlevel.checkpoint()
+
+    async def task() -> None:
+        outcomes.append(await contained.run(code()))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(task)
+        await checkpoints(5)
+        if lead < 0:
+            contained.cancel()
+        else:
+            go.set()
+        for _ in range(abs(lead)):
+            await anyio.lowlevel.cancel_shielded_checkpoint()
+        contained.cancel()
+        go.set()
+    [outcome] = outcomes
+    return f"{outcome.ending} {outcome.error}", told
+
+
+@pytest.mark.parametrize("cleanup", [0, 1, 4])
+@pytest.mark.parametrize("asks", [False, True])
+async def test_tasks_of_a_group_that_the_code_was_in_are_cancelled_with_it_wherever_they_are(
+    asks: bool, cleanup: int
+) -> None:
+    cancelled = anyio.get_cancelled_exc_class().__name__
+    for _ in range(4):  # trio takes the tasks of a step in any order
+        for steps in range(6):
+            for lead in range(-5, 6):
+                became = await _cancelled_beside_a_producer(steps, lead, asks=asks, cleanup=cleanup)
+                assert became == ("cancelled None", [cancelled]), (steps, lead)
+
+
+def test_cleanup_beside_tasks_that_do_not_end_is_over_with_its_grace(anyio_backend_name: str) -> None:
+    async def stubborn() -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(60)
+
+    async def code() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(stubborn)
+            try:
+                await anyio.sleep_forever()
+            finally:
+                await anyio.sleep(1)
+                cleaned.append(anyio.current_time())
+                await anyio.sleep_forever()
+
+    async def main() -> None:
+        contained: Contained[Any] = Contained(5, shield=True)
+        async with anyio.create_task_group() as group:
+
+            async def task() -> None:
+                outcomes.append(await contained.run(code()))
+
+            group.start_soon(task)
+            await anyio.sleep(1)
+            contained.cancel()
+        ended.append(anyio.current_time())
+
+    cleaned, ended, outcomes = list[float](), list[float](), list[Outcome[Any]]()
+    run_virtual(main, backend=anyio_backend_name)
+    assert len(cleaned) == 1
+    assert outcomes[0].ending == "cancelled"
+    assert outcomes[0].grace_expired
+
+
+async def test_tasks_that_the_cleanup_itself_starts_are_left_in_peace_beside_others_that_are_not() -> None:
+    did: list[str] = []
+
+    async def stubborn() -> None:
+        with anyio.CancelScope(shield=True):
+            await done.wait()
+
+    async def helper() -> None:
+        await checkpoints(3)
+        did.append("helped")
+
+    async def code() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(stubborn)
+            try:
+                await anyio.sleep_forever()
+            finally:
+                await checkpoints(2)
+                async with anyio.create_task_group() as own:
+                    own.start_soon(helper)
+                    await checkpoints(5)
+                    did.append("waited")
+                await checkpoints(2)
+                did.append("went on")
+                done.set()
+
+    done = anyio.Event()
+    outcome = await cancelled_at_work(code)
+    assert (outcome.ending, outcome.error) == ("cancelled", None)
+    assert did == ["helped", "waited", "went on"]

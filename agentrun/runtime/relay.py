@@ -9,17 +9,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import anyio
 
 from agentrun.runtime.cancellations import comes_from_scope
 from agentrun.runtime.cell import Cell
-from agentrun.runtime.suspension import Suspension, cancellable_trio_wait, has_caught, is_cancelled
+from agentrun.runtime.suspension import (
+    Suspension,
+    cancellable_trio_wait,
+    coroutines_of_tasks,
+    has_caught,
+    is_cancelled,
+    trio_step,
+)
 
 __all__ = ["Relay"]
 
 _T = TypeVar("_T")
+
+_STEPS_TO_BE_TOLD: Final = 2
+_MOST_STEPS_HELD: Final = 20
 
 
 class Relay(Generic[_T]):
@@ -41,6 +51,8 @@ class Relay(Generic[_T]):
         "_expiring",
         "_grace",
         "_grace_scope",
+        "_held",
+        "_holding",
         "_knows_perhaps",
         "_native",
         "_on_delivered",
@@ -48,6 +60,7 @@ class Relay(Generic[_T]):
         "_resting",
         "_scope",
         "_thrown",
+        "_told_by",
         "_trio_wait",
         "_waits_for_tasks",
         "cell",
@@ -83,6 +96,9 @@ class Relay(Generic[_T]):
         self._before: Sequence[BaseException] | None = None  # cancellations that the code has held before ours
         self._waits_for_tasks: bool = False  # trio: it was cancelled where its tasks are, and it cannot be
         self._entered: Sequence[Any] = ()  # context managers that the code was in when ours reached it
+        self._held: Any = None  # a cancellation that has come, while the tasks of the code's groups are told of theirs
+        self._holding: int = 0  # for so many steps
+        self._told_by: int = _STEPS_TO_BE_TOLD  # after so many of them all tasks have been told, as it seems
 
     @property
     def delivered(self) -> bool:
@@ -136,12 +152,18 @@ class Relay(Generic[_T]):
                 # cancellation has begun; on trio its next await may be one that asks for it.
                 return self._look(request)
             return request
+        if self._held is not None:
+            if not self._on_trio:
+                return self.throw(self._held)
+            value = self._held
         untold = not self._delivered and self._scope.cancel_called
         if untold:
             self._remember(Suspension(self._coro))
         if value is None:
             return self._look(self._coro.send(None))
         if isinstance(getattr(value, "error", None), self._cancelled_class):
+            if untold and self._holds(value):
+                return trio_step()
             self._notice()
         try:
             request = self._coro.send(value)
@@ -152,6 +174,8 @@ class Relay(Generic[_T]):
     def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
         """Resume the coroutine with an exception. asyncio throws a cancellation in."""
         exc = typ if val is None else val
+        if self._held is not None:
+            exc = self._held  # it is thrown anew each time
         if isinstance(exc, self._cancelled_class):
             self._thrown = True
             suspension: Suspension | None = None
@@ -159,6 +183,8 @@ class Relay(Generic[_T]):
                 suspension = Suspension(self._coro)
                 self._entered = suspension.entered
             scoped = comes_from_scope(exc)
+            if scoped and suspension is not None and self._holds(exc):
+                return None
             if not scoped and self.cell.task.cancelling() > self._cancelling:
                 self._native += (exc,)  # it is this task that was cancelled, not one that it awaits
             if self._delivered or scoped:
@@ -182,6 +208,26 @@ class Relay(Generic[_T]):
     def close(self) -> None:
         """Close the coroutine."""
         self._coro.close()
+
+    def _holds(self, cancellation: Any) -> bool:
+        """Whether to hold ours back for one more step, so that the tasks in groups of the code's get theirs first.
+
+        The shield that it raises covers them as well. One that was about to run when they were cancelled would not be
+        told then until the code leaves the group, and would go on with what the cleanup is closing. And one that has
+        seen that it is cancelled, and asks for it, would not get it: trio breaks such a task, anyio lets it spin.
+
+        What else was considered: a shield around each await of the cleanup alone (it hides from the code what becomes
+        of the scopes it is in).
+        """
+        tasks = [coro for manager in self._entered for coro in coroutines_of_tasks(manager)]
+        self._holding += 1
+        if any(Suspension(task).at_checkpoint for task in tasks):
+            self._told_by = self._holding + _STEPS_TO_BE_TOLD
+        if tasks and self._holding <= min(self._told_by, _MOST_STEPS_HELD):
+            self._held = cancellation
+            return True
+        self._held = None
+        return False
 
     def _forget(self) -> None:
         """The code is over: let go of exceptions and scopes, which lead back to here."""

@@ -25,10 +25,18 @@ from typing import Any, Final, TypeGuard, cast
 
 from agentrun.runtime.cancellations import holds_cancellation
 
-__all__ = ["Suspension", "cancellable_trio_wait", "has_caught", "is_cancelled"]
+__all__ = [
+    "Suspension",
+    "cancellable_trio_wait",
+    "coroutines_of_tasks",
+    "has_caught",
+    "is_cancelled",
+    "trio_step",
+]
 
 _FRAMED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _EXITS: Final = ("__exit__", "__aexit__")
+_CHECKPOINTS: Final = ("checkpoint", "cancel_shielded_checkpoint", "checkpoint_if_cancelled")
 _BOUND: Final = (MethodType, BuiltinMethodType, MethodWrapperType)
 _KEEPS_MANAGERS: Final = sys.version_info >= (3, 14)  # in the frame, beside their method
 
@@ -76,6 +84,11 @@ class Suspension:
     def asks_for_cancellation(self) -> bool:
         """Whether it is in a ``checkpoint_if_cancelled`` that has seen a cancellation and relies on getting it."""
         return any(_name(link) == "checkpoint_if_cancelled" for link in self._links)
+
+    @property
+    def at_checkpoint(self) -> bool:
+        """Whether it is at a checkpoint: it goes on at once, and is told there, or behind it, if it is cancelled."""
+        return any(_name(link) in _CHECKPOINTS for link in self._links[-4:])
 
     @property
     def at_nursery_exit(self) -> bool:
@@ -151,6 +164,18 @@ def has_caught(manager: Any) -> bool:
     return _any_scope_is("cancelled_caught", manager)
 
 
+def coroutines_of_tasks(manager: Any) -> list[Any]:
+    """Those of the tasks in a context manager, if it is a task group of anyio's or a nursery of trio's."""
+    if (nursery := _attribute(manager, "_nursery")) is not None:
+        tasks = _attribute(nursery, "child_tasks")
+    else:
+        tasks = _attribute(manager, "_tasks") if _attribute(manager, "cancel_scope") is not None else None
+    if not issubclass(type(tasks), (set, frozenset)):
+        return []
+    found = [_attribute(task, "coro") or _attribute(task, "get_coro") for task in cast("set[Any]", tasks)]
+    return [coro() if issubclass(type(coro), _BOUND) else coro for coro in found if coro is not None]
+
+
 def _any_scope_is(what: str, manager: Any) -> bool:
     return any(
         _attribute(each, what) is True
@@ -168,6 +193,14 @@ def cancellable_trio_wait() -> Any:
     waiting = lowlevel.wait_task_rescheduled(abort)
     request = waiting.send(None)
     waiting.close()
+    return request
+
+
+def trio_step() -> Any:
+    """What a task yields to trio in order to go on in the next step, whether it is cancelled or not."""
+    stepping = sys.modules["trio"].lowlevel.cancel_shielded_checkpoint()
+    request = stepping.send(None)
+    stepping.close()
     return request
 
 

@@ -80,7 +80,6 @@ def trusts_no_scope_that_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
         (never_raises_its_shield, Nest((Try((SLEEP,), (SLEEP, SLEEP)),), at=0.12), "asyncio"),
         (never_raises_its_shield, Nest((Try((SLEEP,), (SLEEP, SLEEP)),), at=0.12), "trio"),
         (never_looks, Nest((Try((Group((), ((Try((SLEEP,), (Shield((SLEEP,)),)),),)),), (SLEEP,)),), at=0.12), "trio"),
-        (lets_scopes_take_the_cancellation, ONCE_BROKEN["a timeout around such a group passes meanwhile"], "asyncio"),
         (lets_scopes_take_the_cancellation, ONCE_BROKEN["the cleanup cancels what it is in"], "trio"),
         (trusts_no_scope_that_was_left, ONCE_BROKEN["a group was winding up by itself"], "asyncio"),
     ],
