@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 from agentrun import Agent, ToolOutput, run
 from agentrun.core.errors import CallCancelled
-from agentrun.runtime.threads import ThreadCall
+from agentrun.runtime.threads import ThreadCall, call_in_loop
 from agentrun.testing import Call, Say, ScriptedModel
 
 
@@ -136,3 +140,68 @@ async def test_a_function_whose_call_is_cancelled_while_its_thread_is_being_star
             await ThreadCall(lambda: called.append("called"), cancelled).run(group)
     assert outer.cancelled_caught
     assert called == []
+
+
+class _LastCall:
+    """A thread that asks an event loop of asyncio for something after its last step, and before it is closed."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.asked = threading.Event()
+        self.ended_by: BaseException | None = None
+        token = self.loop.run_until_complete(self._token())
+        queue = self.loop.call_soon_threadsafe
+
+        def announce(*args: Any, **options: Any) -> Any:
+            handle = queue(*args, **options)
+            self.asked.set()
+            return handle
+
+        self.loop.call_soon_threadsafe = announce  # type: ignore[method-assign]
+        self.thread = threading.Thread(target=self._ask, args=(token,), daemon=True)
+        self.thread.start()
+        assert self.asked.wait(10)
+
+    @staticmethod
+    async def _token() -> anyio.lowlevel.EventLoopToken:
+        return anyio.lowlevel.current_token()
+
+    def _ask(self, token: anyio.lowlevel.EventLoopToken) -> None:
+        try:
+            call_in_loop(lambda: "never called", token)
+        except BaseException as exc:  # noqa: BLE001 - looked at by the test
+            self.ended_by = exc
+
+
+def test_a_thread_that_asks_a_loop_that_takes_no_more_steps_is_told_when_it_is_closed() -> None:
+    last = _LastCall()
+    last.loop.close()
+    last.thread.join(10)
+    assert isinstance(last.ended_by, anyio.RunFinishedError)
+
+
+def test_a_thread_that_asks_a_loop_that_stands_still_is_answered_when_it_goes_on() -> None:
+    last = _LastCall()
+    last.thread.join(0.3)
+    assert last.thread.is_alive()
+    last.loop.run_until_complete(asyncio.sleep(0))
+    last.thread.join(10)
+    last.loop.close()
+    assert not last.thread.is_alive()
+    assert last.ended_by is None
+
+
+@pytest.mark.parametrize("error", [TimeoutError("of its own"), KeyError("missing")])
+async def test_what_a_thread_asks_the_loop_for_is_returned_or_raised(error: Exception) -> None:
+    token = anyio.lowlevel.current_token()
+
+    def fails() -> None:
+        raise error
+
+    assert await anyio.to_thread.run_sync(lambda: call_in_loop(threading.get_ident, token)) == threading.get_ident()
+    assert await anyio.to_thread.run_sync(lambda: call_in_loop(lambda: type(anyio.Event()), token)) is type(
+        anyio.Event()
+    )
+    with pytest.raises(type(error)) as raised:
+        await anyio.to_thread.run_sync(lambda: call_in_loop(fails, token))
+    assert raised.value is error

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec
 
-from anyio import RunFinishedError, from_thread
+from anyio import RunFinishedError
 from typing_extensions import TypeVar
 
 from agentrun.core.errors import RunEnded, UserError
@@ -17,6 +17,7 @@ from agentrun.core.items import RunInput
 from agentrun.core.results import RunResult, RunState
 from agentrun.runtime.hub import EventStream, Overflow
 from agentrun.runtime.injection import Injection
+from agentrun.runtime.threads import call_in_loop
 
 if TYPE_CHECKING:
     from agentrun.runtime.run import Run
@@ -224,7 +225,7 @@ class ThreadHandle:
         if threading.get_ident() == run.thread_id:
             return function(*args, **kwargs)  # waiting for the loop inside the loop would be for ever
         try:
-            return from_thread.run_sync(lambda: function(*args, **kwargs), token=run.token)
+            return call_in_loop(lambda: function(*args, **kwargs), run.token)
         except RunFinishedError as exc:
             raise RunEnded("the event loop of the run has ended") from exc
 

@@ -36,6 +36,7 @@ from agentrun.runtime.hub import EventHub
 from agentrun.runtime.injection import Injection
 from agentrun.runtime.reports import Reports
 from agentrun.runtime.steps import Steps
+from agentrun.runtime.threads import call_in_loop
 from agentrun.sessions.protocol import Session
 from agentrun.tools.context import CallServices, RunContext
 
@@ -339,8 +340,8 @@ class Run:
             callback()
             return
         try:
-            anyio.from_thread.run_sync(callback, token=self.token)
-        except (anyio.RunFinishedError, RuntimeError):
+            call_in_loop(callback, self.token)
+        except anyio.RunFinishedError:
             pass
 
     def release(self) -> None:
