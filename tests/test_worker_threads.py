@@ -157,7 +157,7 @@ class _LastCall:
             self.asked.set()
             return handle
 
-        self.loop.call_soon_threadsafe = announce  # type: ignore[method-assign]
+        self.loop.call_soon_threadsafe = announce  # type: ignore[assignment,method-assign]
         self.thread = threading.Thread(target=self._ask, args=(token,), daemon=True)
         self.thread.start()
         assert self.asked.wait(10)

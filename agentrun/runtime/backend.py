@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 from anyio.abc import TaskGroup
 
+from agentrun.runtime.ctrl_c import activate_on_trio
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -65,6 +67,7 @@ class Backend:
 
     def _use_trio(self) -> None:
         trio: Any = sys.modules["trio"]
+        activate_on_trio()
         self.wake_up = trio.Event
         self.time = trio.current_time
         self.clock = lambda: trio.current_time

@@ -17,6 +17,7 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from agentrun.runtime.cancellations import absorb_native_cancellations, comes_from_cancellation, split_cancelled
 from agentrun.runtime.cell import Cell, leave_scope
+from agentrun.runtime.ctrl_c import interruptible
 from agentrun.runtime.relay import Relay
 
 __all__ = ["Contained", "Outcome", "bounded", "call"]
@@ -164,7 +165,7 @@ class Contained(Relay[_T]):
             cell.enter()
         task = cell.task
         self._on_trio = task is None
-        self._coro = coro
+        self._coro = interruptible(coro) if self._on_trio else coro
         self._cancelling = native_before = 0 if task is None else task.cancelling()
         value: _T | None = None
         raised: BaseException | None = None
@@ -175,6 +176,7 @@ class Contained(Relay[_T]):
                 value = await self
             except BaseException as exc:  # noqa: BLE001 - classified below; nothing is lost
                 raised = exc
+                coro.close()  # Ctrl-C may have come before its first step
             if self._reached_in_trio_wait:
                 self._deliver()  # it has not awaited again
             unwinding = unwind(raised) if unwind is not None else None

@@ -22,6 +22,7 @@ from agentrun.core.transcript import Transcript
 from agentrun.core.turns import CallModel, CheckOutput, RunTools
 from agentrun.runtime.cancellations import only_cancellations
 from agentrun.runtime.containment import bounded, call
+from agentrun.runtime.ctrl_c import uninterruptible
 from agentrun.runtime.guardrails import OutputGuardrail
 from agentrun.runtime.model_call import call_model
 from agentrun.runtime.reports import foreign_cancellation
@@ -32,6 +33,7 @@ from agentrun.runtime.tool_batch import ToolBatch
 __all__ = ["drive", "end_undriven"]
 
 
+@uninterruptible
 async def drive(run: Run, first_input: tuple[Item, ...]) -> None:
     """The task of the driver. Never raises; the ending is in ``run.result`` then."""
     run.driving = True
@@ -61,6 +63,7 @@ async def drive(run: Run, first_input: tuple[Item, ...]) -> None:
     _tell_ending(run)
 
 
+@uninterruptible
 def end_undriven(run: Run) -> None:
     """End a run whose driver was cancelled natively before its first step, and so will never take one."""
     run.cancel()

@@ -16,6 +16,7 @@ from agentrun.core.error_text import describe_error
 from agentrun.core.events import GuardrailEnded
 from agentrun.core.results import GuardrailResult, ScopeState
 from agentrun.runtime.containment import Contained, Outcome
+from agentrun.runtime.ctrl_c import uninterruptible
 from agentrun.runtime.guardrails import Guardrail, Trip, bind_guardrail, read_verdict, tripped_error
 from agentrun.runtime.reports import foreign_cancellation
 from agentrun.runtime.run import UNBORN_AFTER, Run
@@ -115,6 +116,7 @@ class GuardRace:
             if not guard.begun and guard.result is None:
                 self._answer(guard, Outcome("cancelled"), None)
 
+    @uninterruptible
     async def _work(self, guard: _Guard) -> None:
         """The task of one guardrail; never raises."""
         guardrail = guard.guardrail

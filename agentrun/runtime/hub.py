@@ -21,6 +21,7 @@ import anyio
 from agentrun.core.errors import UserError
 from agentrun.core.events import Event, EventsDropped, ReasoningDelta, TextDelta, ToolCallDelta, ToolProgress, with_path
 from agentrun.runtime.backend import Backend, WakeUp
+from agentrun.runtime.ctrl_c import uninterruptible
 
 __all__ = ["EventHub", "EventStream", "Overflow"]
 
@@ -75,6 +76,7 @@ class EventStream:
     def __aiter__(self) -> EventStream:
         return self
 
+    @uninterruptible
     async def __anext__(self) -> Event:
         """The next event. Waits if there is none; a checkpoint then, and every few events otherwise.
 
@@ -133,6 +135,7 @@ class EventStream:
         self._ended = True
         self._wake()
 
+    @uninterruptible
     def close(self) -> None:
         """Unsubscribe. Synchronous; may be called any number of times."""
         self._queue.clear()
@@ -203,6 +206,7 @@ class EventHub:
                 return True
         return False
 
+    @uninterruptible
     def subscribe(self, buffer: int, overflow: Overflow) -> EventStream:
         """A new watcher. The first one also gets what happened before it came."""
         prelude, self._prelude = self._prelude, None
@@ -227,6 +231,7 @@ class EventHub:
             self._streams = [other for other in self._streams if other is not ref]
             self.room()
 
+    @uninterruptible
     def publish(self, event: Event) -> None:
         """Give an event to every watcher. Never waits, never raises; after the end it does nothing."""
         if self._ended:

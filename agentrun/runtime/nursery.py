@@ -31,6 +31,7 @@ from agentrun.core.turns import TurnMachine
 from agentrun.runtime.agent import Agent
 from agentrun.runtime.backend import running_backend
 from agentrun.runtime.cancellations import is_scoped_cancellation, split_cancelled
+from agentrun.runtime.ctrl_c import uninterruptible
 from agentrun.runtime.driver import drive, end_undriven
 from agentrun.runtime.guard_race import GuardRace
 from agentrun.runtime.handle import ActiveRun
@@ -128,6 +129,7 @@ class RunNursery:
                 machine.reopen(*reopened)
         return machine
 
+    @uninterruptible
     async def __aenter__(self) -> ActiveRun[Any]:
         if self._entered:
             raise UserError("an open_run(...) can be entered only once; call open_run again for another run")
@@ -162,6 +164,7 @@ class RunNursery:
         self._task_group.create_task(drive(run, self._input), name=f"agentrun {run.id}")
         return self._live
 
+    @uninterruptible
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> Literal[False]:
@@ -177,7 +180,7 @@ class RunNursery:
             # That user code has left scopes open in a task is known, and the group says so once more.
             expected = run.reports.left_open is not None and _strength(caught) == _ERROR
             if not expected and (exc is None or not is_scoped_cancellation(caught)):
-                interruption = interruption or caught
+                interruption = interruption or _alone(caught)
         parent = run.parent
         if parent is not None:
             parent.nested.remove(run)
@@ -250,6 +253,14 @@ class RunNursery:
             self._live._failure_told = True
             raise failure
         return False
+
+
+def _alone(exc: BaseException) -> BaseException:
+    """What a nursery of trio's has put into a group of one, if it ends the program."""
+    if isinstance(exc, BaseExceptionGroup) and _strength(exc) == _EXIT:
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        return _alone(group.exceptions[0]) if len(group.exceptions) == 1 else exc
+    return exc
 
 
 _ERROR, _STOP, _EXIT = 1, 2, 3

@@ -32,6 +32,7 @@ from agentrun.core.results import (
 from agentrun.core.snapshot import UndeliveredInput
 from agentrun.core.turns import Effect, TurnMachine
 from agentrun.runtime.backend import Backend, WakeUp
+from agentrun.runtime.ctrl_c import uninterruptible
 from agentrun.runtime.hub import EventHub
 from agentrun.runtime.injection import Injection
 from agentrun.runtime.reports import Reports
@@ -183,6 +184,7 @@ class Run:
             return "interrupting"
         return "running"
 
+    @uninterruptible
     def interrupt(self, reason: str | None, mode: InterruptMode, escalate_after: float | None) -> bool:
         """See `ActiveRun.interrupt`."""
         changed, effect = self.machine.interrupt(reason, mode)
@@ -197,11 +199,13 @@ class Run:
             self.start_timer(escalate_after, lambda: self.interrupt(reason, "immediate", None))
         return changed
 
+    @uninterruptible
     def cancel(self) -> None:
         """A cancellation from outside has reached the task that runs the block."""
         if self.machine.cancel():
             self.apply("stop")
 
+    @uninterruptible
     def fail(self, error: BaseException) -> None:
         """Let the run fail with ``error``; kept among the other errors if the ending is decided already."""
         if self.machine.fail(error):
@@ -209,6 +213,7 @@ class Run:
         elif error is not self.machine.failure:
             self.reports.error(error)
 
+    @uninterruptible
     def inject(self, value: RunInput, deliver: Delivery) -> Injection:
         """See `ActiveRun.inject`."""
         items = tuple(parse_input(value, what="inject: input"))
@@ -217,6 +222,7 @@ class Run:
         self.apply(effect)
         return Injection(self.machine.inbox, entry)
 
+    @uninterruptible
     def interrupt_tool(self, call_id: str, reason: str | None) -> bool:
         """See `ActiveRun.interrupt_tool`."""
         tool = self._tool(call_id)
@@ -226,6 +232,7 @@ class Run:
         self.wake()
         return True
 
+    @uninterruptible
     def decide(self, call_id: str, approved: bool, message: str | None) -> bool:
         """See `ActiveRun.approve` and `ActiveRun.reject`."""
         tool = self._tool(call_id)
@@ -310,6 +317,7 @@ class Run:
         scope = anyio.CancelScope(shield=True)
         self.timers.append(scope)
 
+        @uninterruptible
         async def timer() -> None:
             with scope:
                 await anyio.sleep(seconds)
@@ -344,6 +352,7 @@ class Run:
         except anyio.RunFinishedError:
             pass
 
+    @uninterruptible
     def release(self) -> None:
         """The run has ended and all its tasks have: let go of what refers back to it.
 

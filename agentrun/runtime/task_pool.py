@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from agentrun.runtime.backend import WakeUp
 from agentrun.runtime.cancellations import only_cancellations
 from agentrun.runtime.cell import Cell
+from agentrun.runtime.ctrl_c import uninterruptible
 from agentrun.runtime.own_context import InContext
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class PooledTask:
         if self.begun:
             self.wake.set()
 
+    @uninterruptible
     async def work(self) -> None:
         """Execute calls until the pool is closed. The task itself; never raises."""
         pool, cell = self._pool, self.cell

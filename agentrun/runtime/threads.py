@@ -24,6 +24,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import EventLoopToken
 
 from agentrun.core.errors import CallCancelled
+from agentrun.runtime.ctrl_c import uninterruptible
 
 __all__ = ["ThreadCall", "call_in_loop"]
 
@@ -65,6 +66,7 @@ class ThreadCall(Generic[_T]):
         done = anyio.Event()
         scope = anyio.CancelScope(shield=True)
 
+        @uninterruptible
         async def own_thread() -> None:
             try:
                 with scope:

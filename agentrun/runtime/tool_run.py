@@ -18,6 +18,7 @@ from agentrun.core.results import ScopeState
 from agentrun.runtime.cancellations import only_cancellations
 from agentrun.runtime.cell import Cell
 from agentrun.runtime.containment import Contained, Outcome, bounded, call
+from agentrun.runtime.ctrl_c import uninterruptible
 from agentrun.runtime.hooks import RunHooks
 from agentrun.runtime.run import Run
 from agentrun.runtime.services import ToolCallServices
@@ -168,6 +169,7 @@ class ToolRun(ToolCallServices):
 
     # The task of the call --------------------------------------------------------------------------------------
 
+    @uninterruptible
     async def check_approval(self) -> None:
         """Ask the tool whether this call needs approval. A task of the batch."""
         tool = self.tool
@@ -233,6 +235,7 @@ class ToolRun(ToolCallServices):
         tool = self.tool
         return tool is not None and (tool.on_cancel is not None or tool.stop_hook is not None)
 
+    @uninterruptible
     async def _tell_when_time_is_up(self, contained: Contained[Any], watch: anyio.CancelScope) -> None:
         """Call the hook then, wherever the tool is: it may be in a shield, and wait there for what the hook does."""
         with watch:
@@ -241,6 +244,7 @@ class ToolRun(ToolCallServices):
             if not contained.over:
                 self._start_hook()
 
+    @uninterruptible
     async def execute(self) -> None:
         """Run the tool. Never raises."""
         token = current_tool_run.set(self)
@@ -411,6 +415,7 @@ class ToolRun(ToolCallServices):
         self._tasks += 1
         self.batch.task_group.start_soon(self._run_hook, name=f"agentrun hook of {self.what}")
 
+    @uninterruptible
     async def _run_hook(self) -> None:
         tool = self.tool
         assert tool is not None
