@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 
 import anyio
 import pytest
@@ -200,3 +201,59 @@ async def test_a_watcher_may_leave_after_the_end() -> None:
     first.close()
     await second.aclose()
     assert await rest(first) == await rest(second) == []
+
+
+@pytest.mark.parametrize("buffered", [0, 40])
+async def test_a_cancellation_that_is_kept_does_not_keep_the_watcher_that_it_ended(buffered: int) -> None:
+    hub = EventHub(running_backend())
+    kept: list[BaseException] = []
+    read: list[Event] = []
+
+    async def watch() -> None:
+        try:
+            async for event in hub.subscribe(1000, "wait"):
+                read.append(event)
+                if len(read) == 32:
+                    scope.cancel()  # it takes the next one after a checkpoint
+        except BaseException as exc:
+            kept.append(exc)
+            raise
+
+    for _ in range(buffered):
+        hub.publish(DELTA)
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            await checkpoints(3)
+            scope.cancel()
+    assert len(kept) == 1
+    assert hub._streams == []
+
+
+async def test_a_watcher_that_is_collected_in_another_thread_is_waited_for_no_more() -> None:
+    hub = EventHub(running_backend())
+    watchers = [hub.subscribe(1, "wait")]
+    hub.publish(DELTA)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(hub.wait_for_watchers)
+            await checkpoints(3)
+            assert hub.waiting
+            collector = threading.Thread(target=watchers.clear)
+            collector.start()
+            collector.join()
+    assert not hub.waiting
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_watcher_that_outlives_its_event_loop_may_be_collected_anywhere(backend: str) -> None:
+    async def main() -> list[EventStream]:
+        return [EventHub(running_backend()).subscribe(1, "wait")]
+
+    watchers = anyio.run(main, backend=backend)
+    hub = watchers[0]._hub
+    collector = threading.Thread(target=watchers.clear)
+    collector.start()
+    collector.join()
+    assert watchers == []
+    assert not hub.lagging

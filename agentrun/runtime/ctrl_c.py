@@ -1,9 +1,9 @@
 """Where Ctrl-C may land on trio: in user code, and at checkpoints, but never between two lines of the runtime.
 
-trio raises KeyboardInterrupt in whatever code runs, unless that is protected. In the middle of the runtime's own steps
-it would leave a run half moved, and a host that waits for it for ever. Protected code goes on, and trio raises it in the
-main task, at its next checkpoint. User code that the runtime calls is as interruptible as any: a tool that computes
-without end can be stopped.
+trio raises KeyboardInterrupt in whatever code runs, unless that is protected. In the middle of the runtime's own
+steps it would leave a run half moved, and a host that waits for it for ever. Protected code goes on, and trio raises
+it in the main task, at its next checkpoint. User code that the runtime calls is as interruptible as any: a tool that
+computes without end can be stopped.
 
 asyncio raises none: it cancels the main task, and only a second Ctrl-C is raised where it lands.
 """
@@ -38,7 +38,7 @@ def uninterruptible(function: _F) -> _F:
 
 
 async def interruptible(coro: Coroutine[Any, Any, _T]) -> _T:
-    """Await user code, from protected code: Ctrl-C may be raised inside of it. A checkpoint exactly when that is one."""
+    """Await user code, from protected code: Ctrl-C may be raised inside. A checkpoint exactly when that is one."""
     return await coro
 
 

@@ -11,17 +11,21 @@ several times as much per event), and one shared log with cursors (the slowest w
 
 from __future__ import annotations
 
+import functools
+import threading
 import weakref
 from collections import deque
 from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias
 
 import anyio
+from anyio.lowlevel import EventLoopToken, current_token
 
 from agentrun.core.errors import UserError
 from agentrun.core.events import Event, EventsDropped, ReasoningDelta, TextDelta, ToolCallDelta, ToolProgress, with_path
 from agentrun.runtime.backend import Backend, WakeUp
 from agentrun.runtime.ctrl_c import uninterruptible
+from agentrun.runtime.threads import call_soon
 
 __all__ = ["EventHub", "EventStream", "Overflow"]
 
@@ -83,30 +87,36 @@ class EventStream:
         That there will be none any more is told at once, without a checkpoint.
         """
         queue = self._queue
-        if queue and self._since_checkpoint < _BATCH:
-            self._since_checkpoint += 1
-        else:
-            self._since_checkpoint = 0
-            if queue:
-                await self._hub.backend.checkpoint()
-            while not queue:  # still, or because another task that reads this stream was quicker
-                if self._ended:
-                    raise StopAsyncIteration
-                if self._waiter is not None:
-                    raise UserError(
-                        "two tasks iterate over the same event stream; call run.events() once for each of them"
-                    )
-                self._waiter = self._hub.backend.wake_up()
-                self._asleep = True
-                try:
-                    await self._waiter.wait()
-                finally:
-                    self._waiter = None
-                    self._asleep = False
-        event = queue.popleft()
-        if len(queue) == self._low_water:
-            self._hub.room()
-        return event
+        try:
+            if queue and self._since_checkpoint < _BATCH:
+                self._since_checkpoint += 1
+            else:
+                self._since_checkpoint = 0
+                if queue:
+                    await self._hub.backend.checkpoint()
+                while not queue:  # still, or because another task that reads this stream was quicker
+                    if self._ended:
+                        raise StopAsyncIteration
+                    if self._waiter is not None:
+                        raise UserError(
+                            "two tasks iterate over the same event stream; call run.events() once for each of them"
+                        )
+                    self._waiter = self._hub.backend.wake_up()
+                    self._asleep = True
+                    try:
+                        await self._waiter.wait()
+                    finally:
+                        self._waiter = None
+                        self._asleep = False
+            event = queue.popleft()
+            if len(queue) == self._low_water:
+                self._hub.room()
+            return event
+        except BaseException:
+            # Whoever keeps a cancellation, as a cancelled task does, keeps this frame. It must not keep the stream, too:
+            # a watcher that nobody reads any more would hold up the run for ever.
+            del self, queue
+            raise
 
     def _put(self, event: Event) -> bool:
         """Take an event in. Returns whether the model stream has to wait for this watcher now."""
@@ -166,17 +176,29 @@ class EventHub:
         "_prelude_lost",
         "_room",
         "_streams",
+        "_thread_id",
+        "_token",
         "backend",
         "pressed",
         "waiting",
     )
 
-    def __init__(self, backend: Backend, parent: EventHub | None = None, path: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        parent: EventHub | None = None,
+        path: tuple[str, ...] = (),
+        *,
+        token: EventLoopToken | None = None,
+    ) -> None:
         """Args:
         backend: That of the event loop.
         parent: The hub of the run this one is nested in; it gets every event, too, with ``path`` in front.
         path: The id of the tool call in which this run is nested.
+        token: Of the event loop, if it is at hand.
         """
+        self._thread_id = threading.get_ident()
+        self._token: EventLoopToken = token if token is not None else current_token()
         self.backend: Backend = backend
         self._parent = parent
         self._path = path
@@ -227,7 +249,10 @@ class EventHub:
         self.room()
 
     def _forget(self, ref: weakref.ref[EventStream]) -> None:
-        if ref in self._streams:
+        # The garbage collector calls this in whatever thread it runs.
+        if threading.get_ident() != self._thread_id:
+            call_soon(functools.partial(self._forget, ref), self._token)
+        elif ref in self._streams:
             self._streams = [other for other in self._streams if other is not ref]
             self.room()
 

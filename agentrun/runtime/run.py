@@ -139,7 +139,9 @@ class Run:
         self.backend: Backend = backend
         self.clock: Callable[[], float] = backend.clock()
         self.hub: EventHub = (
-            EventHub(self.backend) if parent is None else EventHub(self.backend, parent.run.hub, (parent.call.call_id,))
+            EventHub(self.backend, token=token)
+            if parent is None
+            else EventHub(self.backend, parent.run.hub, (parent.call.call_id,), token=token)
         )
         self.publish: Callable[[Event], None] = self.hub.publish  # tell the watchers
         self.reports: Reports = Reports(self)

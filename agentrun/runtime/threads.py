@@ -26,7 +26,7 @@ from anyio.lowlevel import EventLoopToken
 from agentrun.core.errors import CallCancelled
 from agentrun.runtime.ctrl_c import uninterruptible
 
-__all__ = ["ThreadCall", "call_in_loop"]
+__all__ = ["ThreadCall", "call_in_loop", "call_soon"]
 
 _T = TypeVar("_T")
 
@@ -151,3 +151,20 @@ def call_in_loop(function: Callable[[], _T], token: EventLoopToken) -> _T:
                 raise  # the function's own
             if loop.is_closed():
                 raise anyio.RunFinishedError from None
+
+
+def call_soon(function: Callable[[], object], token: EventLoopToken) -> None:
+    """Have a function called in the event loop soon, from any thread, and do not wait for it.
+
+    Does nothing if the loop has ended.
+
+    Args:
+        function: What to call; it must not raise.
+        token: The event loop.
+    """
+    loop: Any = token.native_token
+    schedule = loop.call_soon_threadsafe if hasattr(loop, "call_soon_threadsafe") else loop.run_sync_soon
+    try:
+        schedule(function)
+    except RuntimeError:  # it is closed; trio's own error is one, too
+        pass

@@ -58,7 +58,7 @@ FAULTS = [
         (
             Edit(
                 f"{OPENING}.__aexit__",
-                "                interruption = interruption or caught\n",
+                "                interruption = interruption or _alone(caught)\n",
                 "                pass\n",
             ),
         ),
