@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from agentrun.runtime import ctrl_c
 from agentrun.sessions import MemorySession
 from agentrun.testing import Call, Say, ScriptedModel, assert_valid_history
 
-_OURS = os.path.dirname(agentrun.__file__)
+_OURS = str(Path(agentrun.__file__).parent)
 _STRIDE = 7
 """Of the lines of each function that a run comes to, the first and each so many further ones."""
 

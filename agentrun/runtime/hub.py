@@ -113,8 +113,8 @@ class EventStream:
                 self._hub.room()
             return event
         except BaseException:
-            # Whoever keeps a cancellation, as a cancelled task does, keeps this frame. It must not keep the stream, too:
-            # a watcher that nobody reads any more would hold up the run for ever.
+            # Whoever keeps a cancellation, as a cancelled task does, keeps this frame. It must not keep the stream as
+            # well: a watcher that nobody reads any more would hold up the run for ever.
             del self, queue
             raise
 
