@@ -29,7 +29,7 @@ def uninterruptible(function: _F) -> _F:
 
     Works like ``trio.lowlevel.enable_ki_protection``, but does not need trio to be there.
     """
-    code = function.__code__  # type: ignore[attr-defined]
+    code: CodeType = function.__code__
     if code not in _protected:  # functions inside of functions share theirs
         _protected.add(code)
         if _protect is not None:
@@ -47,7 +47,8 @@ def activate_on_trio() -> None:
     global _protect
     if _protect is None:
         lowlevel: Any = sys.modules["trio"].lowlevel
-        _protect = lowlevel.enable_ki_protection
+        protect: Callable[[Any], object] = lowlevel.enable_ki_protection
         lowlevel.disable_ki_protection(interruptible)
         for code in _protected:
-            _protect(SimpleNamespace(__code__=code))
+            protect(SimpleNamespace(__code__=code))
+        _protect = protect

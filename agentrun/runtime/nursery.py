@@ -257,9 +257,9 @@ class RunNursery:
 
 def _alone(exc: BaseException) -> BaseException:
     """What a nursery of trio's has put into a group of one, if it ends the program."""
-    if isinstance(exc, BaseExceptionGroup) and _strength(exc) == _EXIT:
-        group = cast("BaseExceptionGroup[BaseException]", exc)
-        return _alone(group.exceptions[0]) if len(group.exceptions) == 1 else exc
+    if _strength(exc) == _EXIT and isinstance(exc, BaseExceptionGroup):
+        inner = cast("BaseExceptionGroup[BaseException]", exc).exceptions
+        return _alone(inner[0]) if len(inner) == 1 else cast("BaseException", exc)
     return exc
 
 
