@@ -109,6 +109,7 @@ class RunResult(Generic[OutputT_co]):
         interrupt: Reason and mode of the interrupt, or ``None``.
         undelivered: Injected inputs that no model call has seen.
         pending_approvals: Tool calls that were waiting for a decision.
+        asked_by: Name of the agent whose tools those are, if it has handed over in the same response; else ``None``.
         guardrail_results: How the guardrails answered.
         error: The exception that made the run fail, or ``None``.
         errors: Other exceptions, from cleanup and siblings, that did not decide the ending.
@@ -130,6 +131,7 @@ class RunResult(Generic[OutputT_co]):
     error: BaseException | None = None
     errors: tuple[BaseException, ...] = ()
     teardown: TeardownReport = field(default_factory=TeardownReport)
+    asked_by: str | None = None
 
     @property
     def text(self) -> str:
@@ -147,6 +149,7 @@ class RunResult(Generic[OutputT_co]):
             agent=self.agent,
             history=self.history,
             pending_approvals=self.pending_approvals,
+            asked_by=self.asked_by,
             undelivered=self.undelivered,
             usage=self.usage.copy(),
             turns=self.turns,

@@ -14,7 +14,7 @@ import anyio
 
 from agentrun.core.error_text import describe_error
 from agentrun.core.errors import AgentRunError, ModelBehaviorError, TimeLimitExceeded
-from agentrun.core.events import RunEnded
+from agentrun.core.events import AgentChanged, RunEnded
 from agentrun.core.item_json import parse_items
 from agentrun.core.items import AssistantMessage, Item
 from agentrun.core.results import RunResult
@@ -83,9 +83,9 @@ async def _main(run: Run, first_input: tuple[Item, ...]) -> None:
             if run.guards.unsettled:
                 await _wait_for_guardrails(run)
             run.phase = "tools"
-            batch = ToolBatch(run, action.calls)
-            await batch.run()
-            batch.hand_over()
+            await ToolBatch(run, action.calls).run()
+            if run.next_agent is not None:
+                _hand_over(run)
         elif type(action) is CheckOutput:
             await _check_output(run, action.message)
         elif run.session is not None and run.saved < len(machine.transcript) and not run.session_failed:
@@ -97,6 +97,15 @@ async def _main(run: Run, first_input: tuple[Item, ...]) -> None:
             return
         if run.session is not None and run.saved < len(machine.transcript) and not run.session_failed:
             await _save_session(run)
+
+
+def _hand_over(run: Run) -> None:
+    """The calls of the turn have ended: let the agent take over that one of them has handed over to."""
+    assert run.next_agent is not None
+    previous, run.agent, run.next_agent = run.agent, run.next_agent, None
+    if run.pending_approvals:
+        run.asked_by = previous.name  # whose tools they are; those of the agent that takes over are others
+    run.publish(AgentChanged(previous.name, run.agent.name))
 
 
 async def _wait_for_guardrails(run: Run) -> None:
@@ -230,6 +239,8 @@ def _break_off(run: Run) -> None:
     """If the driver was broken off in the middle, bring the history to a valid end all the same."""
     if run.machine.status is None:
         run.machine.break_off(f"Cancelled before it finished: {run.stop_reason}.")
+        if run.next_agent is not None:
+            _hand_over(run)  # the history says so
 
 
 def _result(run: Run) -> RunResult[Any]:
@@ -248,6 +259,7 @@ def _result(run: Run) -> RunResult[Any]:
         interrupt=machine.interrupts.current,
         undelivered=run.undelivered(),
         pending_approvals=run.pending_approvals,
+        asked_by=run.asked_by,
         guardrail_results=tuple(run.guardrail_results),
         error=machine.failure,
         errors=tuple(run.reports.errors),

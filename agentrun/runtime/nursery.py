@@ -35,7 +35,7 @@ from agentrun.runtime.driver import drive, end_undriven
 from agentrun.runtime.guard_race import GuardRace
 from agentrun.runtime.handle import ActiveRun
 from agentrun.runtime.hooks import RunHooks
-from agentrun.runtime.resolving import Response, list_hooks, reopen, resolve_models, resume_agent
+from agentrun.runtime.resolving import Response, list_hooks, reopen, resolve_models, resume_agents
 from agentrun.runtime.run import UNBORN_AFTER, Run
 from agentrun.runtime.tool_run import current_tool_run
 from agentrun.sessions.protocol import Session
@@ -90,7 +90,7 @@ class RunNursery:
             raise UserError("input is missing: pass text, or items, or resume_from=...")
         self._input = tuple(parse_input(input)) if input is not None else ()
         self._snapshot = snapshot
-        self._agent = resume_agent(agent, snapshot)
+        self._agent, self._next_agent = resume_agents(agent, snapshot)
         self._models = resolve_models(self._agent, config)
         self._deps = deps
         self._session = session
@@ -148,6 +148,7 @@ class RunNursery:
             session=self._session,
             hooks=self._hooks,
             end_on_approval=self._end_on_approval,
+            next_agent=self._next_agent,
             parent=parent,
             backend=self._backend,
             token=token,

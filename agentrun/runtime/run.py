@@ -67,6 +67,7 @@ class Run:
         "_news",
         "_waiter",
         "agent",
+        "asked_by",
         "backend",
         "checked",
         "clock",
@@ -85,6 +86,7 @@ class Run:
         "machine",
         "model_hooks",
         "models",
+        "next_agent",
         "offered",
         "output",
         "parent",
@@ -120,12 +122,14 @@ class Run:
         session: Session | None,
         hooks: Sequence[RunHooks],
         end_on_approval: bool,
+        next_agent: Agent[Any, Any] | None,
         parent: ToolRun | None,
         backend: Backend,
         token: anyio.lowlevel.EventLoopToken,
     ) -> None:
         self.id: str = run_id
         self.agent: Agent[Any, Any] = agent
+        self.next_agent: Agent[Any, Any] | None = next_agent  # takes over once all calls of the turn have ended
         self.models: dict[int, Model] = models
         self.machine: TurnMachine = machine
         self.config: RunConfig = config
@@ -144,6 +148,7 @@ class Run:
         self.steps: Steps = Steps(self)
         self.guardrail_results: list[GuardrailResult] = []
         self.pending_approvals: tuple[ToolCall, ...] = ()
+        self.asked_by: str | None = None  # who asked for them, if another agent has taken over since
         self.phase: str = "starting"
         self.result: RunResult[Any] | None = None
         self.output: Any = None

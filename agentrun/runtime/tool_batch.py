@@ -9,15 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from typing import Any
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
-from agentrun.core.events import AgentChanged, ApprovalRequested, ToolEnded, ToolStarted
+from agentrun.core.events import ApprovalRequested, ToolEnded, ToolStarted
 from agentrun.core.items import ToolCall
-from agentrun.runtime.agent import Agent
 from agentrun.runtime.own_context import InContext
 from agentrun.runtime.run import CUT_REASON, UNBORN_AFTER, Run
 from agentrun.runtime.task_pool import PooledTask, TaskPool
@@ -33,7 +31,6 @@ class ToolBatch:
         "_alone",
         "_handoffs",
         "_limit",
-        "_next_agent",
         "_pooled",
         "_run",
         "_tools",
@@ -56,7 +53,6 @@ class ToolBatch:
         # The only call of a turn that needs no task of its own, nor anything to wait for, runs in the driver's.
         self._alone = len(calls) == 1 and self.calls[0].needs_no_wait
         self._pooled: list[tuple[PooledTask, ToolRun]] = []
-        self._next_agent: Agent[Any, Any] | None = None
         self.wake: Callable[[], None] = run.wake
 
     @property
@@ -249,7 +245,7 @@ class ToolBatch:
 
     def _hand_over(self, tool: ToolRun) -> None:
         """A handoff is a tool call that changes the agent, once all calls of the turn have ended."""
-        if self._next_agent is not None:
+        if self._run.next_agent is not None:
             tool.end("failed", "Error: only one handoff per turn is possible; the first one was carried out.")
             return
         handoff = self._handoffs[tool.call.name]
@@ -261,11 +257,4 @@ class ToolBatch:
             tool.end("failed", "Error: the arguments are not a JSON object.")
             return
         tool.end("completed", f"The conversation was handed over to {handoff.agent.name}.")
-        self._next_agent = handoff.agent
-
-    def hand_over(self) -> None:
-        """Let the agent that was handed over to take over. Call it when all calls have ended."""
-        run = self._run
-        if self._next_agent is not None:
-            previous, run.agent = run.agent, self._next_agent
-            run.publish(AgentChanged(previous.name, run.agent.name))
+        self._run.next_agent = handoff.agent
