@@ -81,7 +81,7 @@ async def test_only_the_first_of_two_handoffs_in_a_turn_is_carried_out() -> None
     }
 
 
-@pytest.mark.parametrize("arguments", ["[1]", "5", "{reason", "nobody knows"])
+@pytest.mark.parametrize("arguments", ["[1]", "5", "{reason", "nobody knows", pytest.param("[" * 100_000, id="deep")])
 async def test_a_handoff_whose_arguments_no_provider_takes_back_is_not_carried_out(arguments: str) -> None:
     other = Agent("other", model=ScriptedModel([Say("never")]))
     model = ScriptedModel([Call("transfer_to_other", arguments, call_id="h"), Say("still me")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 
@@ -136,3 +137,17 @@ async def test_a_function_whose_call_is_cancelled_while_its_thread_is_being_star
             await ThreadCall(lambda: called.append("called"), cancelled).run(group)
     assert outer.cancelled_caught
     assert called == []
+
+
+async def test_a_cancellation_of_an_event_loop_that_a_thread_runs_is_the_tools_own_error() -> None:
+    def bad() -> None:
+        async def main() -> None:
+            raise asyncio.CancelledError
+
+        asyncio.run(main())
+
+    result = await run(Agent("a", tools=[bad], model=ScriptedModel([Call("bad", call_id="b"), Say("done")])), "go")
+    assert result.output == "done"
+    [output] = [item for item in result.items if isinstance(item, ToolOutput)]
+    assert output.status == "failed"
+    assert "let a cancellation out" in output.text

@@ -122,8 +122,8 @@ async def _check_output(run: Run, message: AssistantMessage) -> None:
             return
     try:
         output = _parse_output(agent, message)
-    except ModelBehaviorError as exc:
-        run.fail(exc)
+    except BaseException as exc:  # noqa: BLE001 - validators of the user's may raise anything
+        run.fail(foreign_cancellation(f"the output_type of agent {agent.name!r}") if only_cancellations(exc) else exc)
         return
     if agent.output_guardrails:
         run.phase = "guardrails"

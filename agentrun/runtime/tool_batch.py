@@ -130,13 +130,12 @@ class ToolBatch:
         run = self._run
         fatal = False
         for tool in self.calls:
-            fatal |= tool.fatal is not None
             if tool.phase == "new" and tool.cancel_reason is None:
                 if tool.call.name in self._handoffs:
                     self._hand_over(tool)
-                    continue
-                if tool.prepare() == "checking":
+                elif tool.prepare() == "checking":
                     tool.begin(tool.check_approval)
+            fatal |= tool.fatal is not None
             if tool.phase == "waiting for approval" and not tool.asked and tool.cancel_reason is None:
                 tool.asked = True
                 run.publish(ApprovalRequested(tool.call.call_id, tool.call.name, tool.call.arguments))
@@ -251,7 +250,7 @@ class ToolBatch:
         handoff = self._handoffs[tool.call.name]
         try:
             valid = isinstance(json.loads(tool.call.arguments.strip() or "{}"), dict)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter of thousands of brackets in one another
             valid = False
         if not valid:  # nobody reads them, but a call that was carried out must be one that providers take back
             tool.end("failed", "Error: the arguments are not a JSON object.")

@@ -15,7 +15,7 @@ from agentrun.core.error_text import describe_error
 from agentrun.core.errors import CallCancelled, ToolArgumentsError, ToolError
 from agentrun.core.items import ToolCall, ToolOutput, ToolStatus
 from agentrun.core.results import ScopeState
-from agentrun.runtime.cancellations import only_cancellations
+from agentrun.runtime.cancellations import only_cancellations, split_cancelled
 from agentrun.runtime.cell import Cell
 from agentrun.runtime.containment import Contained, Outcome, bounded, call
 from agentrun.runtime.hooks import RunHooks
@@ -118,6 +118,11 @@ class ToolRun(ToolCallServices):
             self.arguments = tool.bind(self.call.arguments)
         except ToolArgumentsError as exc:
             return self.end("failed", f"Error: {exc}")
+        except BaseException as exc:  # noqa: BLE001 - a validator of the user's has let it out, here in the driver's task
+            _, error = split_cancelled(exc, self.run.backend.cancelled)
+            if error is not None and not isinstance(error, (Exception, CallCancelled)):
+                self.fatal = error  # Ctrl-C and the like
+            return self.end("failed", f"Error: the arguments could not be validated: {describe_error(exc)}")
         if tool.needs_approval is False:
             self.phase = "queued"
         elif tool.needs_approval is True:
