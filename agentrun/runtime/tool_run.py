@@ -25,7 +25,7 @@ from agentrun.runtime.steps import start_hook
 from agentrun.runtime.threads import ThreadCall
 from agentrun.tools.context import RunContext
 from agentrun.tools.function import FunctionTool
-from agentrun.tools.results import to_output
+from agentrun.tools.results import ToolOutputError, to_output
 
 if TYPE_CHECKING:
     from agentrun.runtime.tool_batch import ToolBatch
@@ -371,8 +371,10 @@ class ToolRun(ToolCallServices):
         tool = self.tool
         assert tool is not None
         text = f"Error: {describe_error(error)}"
-        if not isinstance(error, Exception) or (raised_by_tool and isinstance(error, ToolError)):
-            self.fatal = error  # KeyboardInterrupt and the like, or a tool that wants the run to fail
+        # In a process of its own the tool raises the latter: what it returned did not come as far as here.
+        meant = raised_by_tool and isinstance(error, ToolError) and not isinstance(error, ToolOutputError)
+        if meant or not isinstance(error, Exception):
+            self.fatal = error  # a tool that wants the run to fail, or KeyboardInterrupt and the like
         elif tool.on_error == "raise":
             self.fatal = error
         elif callable(tool.on_error):
