@@ -219,7 +219,7 @@ class Run:
         entry, effect = self.machine.inject(items, deliver)
         self.publish(InputInjected(entry.id, deliver, items))
         self.apply(effect)
-        return Injection(self.machine.inbox, entry)
+        return Injection(self.machine.inbox, entry, self.token)
 
     def interrupt_tool(self, call_id: str, reason: str | None) -> bool:
         """See `ActiveRun.interrupt_tool`."""
