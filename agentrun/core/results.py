@@ -33,14 +33,16 @@ def _no_entries() -> list[str]:
 class TeardownReport(Plain):
     """What it took to end the run. Empty lists mean that everything ended by itself.
 
+    What the reports of nested runs have is in this one, too, but for ``cancelled_tools``. It says which call it was in.
+
     Attributes:
         cancelled_tools: Tool calls that were cancelled, as ``"name (call_id)"``, in the order of the calls.
         swallowed_cancellations: User code that was cancelled and returned as if it had not been.
-        abandoned_threads: Threads that did not look at ``check_cancelled`` within the grace and still run; those of
-            nested runs, too.
+        abandoned_threads: Threads that did not look at ``check_cancelled`` within the grace and still run.
         killed_processes: Process groups that had to be ended by a signal.
         expired_graces: User code whose cleanup took longer than ``cleanup_grace``.
-        cleanup_errors: What cleanup code raised, as ``"where: error"``; the exceptions are in ``RunResult.errors``.
+        cleanup_errors: What cleanup code raised, as ``"where: error"``; the exceptions are in ``RunResult.errors``, in
+            that of the nested run if it was in one.
         seconds: How long the teardown took, from the interrupt, cancellation or failure to the end of the run; 0 for
             a run that ended by itself.
     """

@@ -183,9 +183,7 @@ class RunNursery:
         if parent is not None:
             parent.nested.remove(run)
             parent.run.machine.usage.add(run.machine.usage)
-            # Few look at the result of a nested run, and a thread that goes on must not do so in silence.
-            left = (f"{entry}, in {parent.what}" for entry in run.reports.teardown.abandoned_threads)
-            parent.run.reports.teardown.abandoned_threads.extend(left)
+            parent.run.reports.note_nested(run.reports.teardown, parent.what)
         run.release()
         return self._leave(exc, interruption)
 
