@@ -400,6 +400,24 @@ async def test_a_run_resumed_where_nobody_can_approve_ends_for_approval_again() 
     assert till.paid == []
 
 
+@pytest.mark.parametrize("by", ["interrupt_tool", "injection"])
+async def test_a_call_that_was_called_off_just_before_the_run_was_interrupted_waits_for_no_approval(by: str) -> None:
+    till = Till()
+    model = paying(1, 2)
+    async with open_run(Agent("a", tools=[till.pay(needs_approval=True)], model=model), "go") as live:
+        async for event in live.events():
+            if isinstance(event, events.ApprovalRequested) and event.call_id == "p2":
+                if by == "injection":
+                    live.inject("something else", deliver="now")
+                else:
+                    live.interrupt_tool("p1", "not this one")
+                live.interrupt("stop")
+    result = check_ended(live, model)
+    assert [call.call_id for call in result.pending_approvals] == ([] if by == "injection" else ["p2"])
+    why = "cut short by new input" if by == "injection" else "not this one"
+    assert outputs(result.items)["p1"] == ("cancelled", f"Cancelled before it started: {why}.")
+
+
 def handing_over(asks: Any, takes_over: Any, model: ScriptedModel) -> Agent[Any, Any]:
     """An agent with the tool ``asks`` that may hand over to another with the tool ``takes_over``."""
     other = Agent("b", tools=[takes_over], model=model)

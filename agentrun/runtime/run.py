@@ -263,7 +263,8 @@ class Run:
             self.guards.drop_output()
         reason = self.stop_reason if stop else CUT_REASON
         for tool in self.tools:
-            tool.request_cancel(reason)
+            if tool.request_cancel(reason) and stop and tool.phase == "waiting for approval":
+                self.pending_approvals += (tool.call,)  # not what somebody has stopped before
         self.wake()
 
     @property

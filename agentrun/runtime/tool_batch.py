@@ -166,8 +166,6 @@ class ToolBatch:
         """A cancelled call that no task works on ends here."""
         for tool in self.calls:
             if tool.cancel_reason is not None and tool.phase in ("new", "waiting for approval", "queued"):
-                if tool.phase == "waiting for approval" and self._run.machine.ending:
-                    self._run.pending_approvals += (tool.call,)
                 tool.end("cancelled", tool.cancel_text())
 
     def _start_those_that_may(self) -> bool:
