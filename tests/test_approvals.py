@@ -16,6 +16,7 @@ from agentrun import (
     Agent,
     RunConfig,
     RunContext,
+    RunResult,
     RunSnapshot,
     ToolOutput,
     UserError,
@@ -397,6 +398,98 @@ async def test_a_run_resumed_where_nobody_can_approve_ends_for_approval_again() 
     assert again.history == left.history
     assert again.turns == 0
     assert till.paid == []
+
+
+@pytest.mark.parametrize("by", ["interrupt_tool", "injection"])
+async def test_a_call_that_was_called_off_just_before_the_run_was_interrupted_waits_for_no_approval(by: str) -> None:
+    till = Till()
+    model = paying(1, 2)
+    async with open_run(Agent("a", tools=[till.pay(needs_approval=True)], model=model), "go") as live:
+        async for event in live.events():
+            if isinstance(event, events.ApprovalRequested) and event.call_id == "p2":
+                if by == "injection":
+                    live.inject("something else", deliver="now")
+                else:
+                    live.interrupt_tool("p1", "not this one")
+                live.interrupt("stop")
+    result = check_ended(live, model)
+    assert [call.call_id for call in result.pending_approvals] == ([] if by == "injection" else ["p2"])
+    why = "cut short by new input" if by == "injection" else "not this one"
+    assert outputs(result.items)["p1"] == ("cancelled", f"Cancelled before it started: {why}.")
+
+
+def handing_over(asks: Any, takes_over: Any, model: ScriptedModel) -> Agent[Any, Any]:
+    """An agent with the tool ``asks`` that may hand over to another with the tool ``takes_over``."""
+    other = Agent("b", tools=[takes_over], model=model)
+    return Agent("a", tools=[asks], handoffs=[other], model=model)
+
+
+async def left_while_handing_over(tills: tuple[Till, Till]) -> RunResult[Any]:
+    model = ScriptedModel([[*(Call("pay", {"amount": n}, call_id=f"p{n}") for n in (1, 2)), Call("transfer_to_b")]])
+    agent = handing_over(tills[0].pay(needs_approval=True), tills[1].pay(), model)
+    left = await run(agent, "go")
+    assert (left.agent, left.asked_by) == ("b", "a")
+    assert [call.call_id for call in left.pending_approvals] == ["p1", "p2"]
+    return left
+
+
+@pytest.mark.parametrize("json", [False, True])
+async def test_what_an_agent_asked_for_before_it_handed_over_is_carried_out_with_its_own_tools(json: bool) -> None:
+    tills = Till(), Till()
+    left = await left_while_handing_over(tills)
+    snapshot = RunSnapshot.from_json(left.snapshot().to_json()) if json else left
+    model = ScriptedModel([Say("done")])
+    agent = handing_over(tills[0].pay(needs_approval=True), tills[1].pay(), model)
+    seen: list[Event] = []
+    async with anyio.create_task_group() as group:
+        async with open_run(agent, resume_from=snapshot) as live:
+            group.start_soon(decide, live, {"p1": True, "p2": True}, seen)
+            await live.wait()
+    result = check_ended(live, model)
+    assert (sorted(tills[0].paid), tills[1].paid) == ([1, 2], [])
+    assert (result.agent, result.asked_by) == ("b", None)
+    changes = [(event.previous, event.agent) for event in seen if isinstance(event, events.AgentChanged)]
+    assert changes == [("a", "b")]
+    assert [event.agent for event in seen if isinstance(event, events.TurnStarted)] == ["b"]
+
+
+async def test_a_handoff_waits_for_the_last_of_the_approvals_however_often_the_run_is_resumed() -> None:
+    tills = Till(), Till()
+    result = await left_while_handing_over(tills)
+    for decided, waiting in (("p1", ["p2"]), ("p2", [])):
+        agent = handing_over(tills[0].pay(needs_approval=True), tills[1].pay(), ScriptedModel([Say("done")]))
+        async with open_run(agent, resume_from=result.snapshot()) as live:
+            async for event in live.events():
+                if isinstance(event, events.ApprovalRequested) and event.call_id == decided:
+                    live.approve(decided)
+                elif isinstance(event, events.ToolEnded) and event.call_id == decided and waiting:
+                    live.interrupt("the other one later")
+        assert live.result is not None
+        result = live.result
+        assert [call.call_id for call in result.pending_approvals] == waiting
+        assert (result.agent, result.asked_by) == ("b", "a" if waiting else None)
+    assert (tills[0].paid, tills[1].paid) == ([1, 2], [])
+
+
+async def test_without_the_approvals_the_agent_that_was_handed_over_to_goes_on() -> None:
+    tills = Till(), Till()
+    snapshot = (await left_while_handing_over(tills)).snapshot()
+    snapshot.pending_approvals = ()
+    agent = handing_over(tills[0].pay(needs_approval=True), tills[1].pay(), ScriptedModel([Say("done")]))
+    result = await run(agent, "never mind", resume_from=snapshot)
+    assert (result.status, result.agent, result.asked_by) == ("completed", "b", None)
+
+
+async def test_approvals_of_an_agent_that_cannot_be_reached_are_refused_by_name() -> None:
+    tills = Till(), Till()
+    left = await left_while_handing_over(tills)
+    alone = Agent("b", tools=[tills[1].pay()], model=ScriptedModel([]))
+    with pytest.raises(UserError) as refused:
+        open_run(alone, resume_from=left)
+    assert str(refused.value) == (
+        "resume_from has tool calls of agent 'a' that wait for approval, and 'b' cannot reach that agent; "
+        "pass the agent that the run was started with"
+    )
 
 
 async def test_input_injected_before_the_end_is_delivered_once_the_approvals_are_decided() -> None:

@@ -10,7 +10,19 @@ import anyio.lowlevel
 import pytest
 from laws.support import check_ended, check_events, checkpoints, watch
 
-from agentrun import Agent, Handoff, RunConfig, RunContext, ToolOutput, UserError, events, open_run, run, tool
+from agentrun import (
+    Agent,
+    Handoff,
+    ModelSettings,
+    RunConfig,
+    RunContext,
+    ToolOutput,
+    UserError,
+    events,
+    open_run,
+    run,
+    tool,
+)
 from agentrun.core.model import ModelRequest
 from agentrun.events import Event
 from agentrun.sessions import MemorySession
@@ -81,7 +93,7 @@ async def test_only_the_first_of_two_handoffs_in_a_turn_is_carried_out() -> None
     }
 
 
-@pytest.mark.parametrize("arguments", ["[1]", "5", "{reason", "nobody knows"])
+@pytest.mark.parametrize("arguments", ["[1]", "5", "{reason", "nobody knows", pytest.param("[" * 100_000, id="deep")])
 async def test_a_handoff_whose_arguments_no_provider_takes_back_is_not_carried_out(arguments: str) -> None:
     other = Agent("other", model=ScriptedModel([Say("never")]))
     model = ScriptedModel([Call("transfer_to_other", arguments, call_id="h"), Say("still me")])
@@ -337,6 +349,138 @@ async def test_the_usage_of_a_nested_run_counts_also_when_it_fails() -> None:
     result = await run(Agent("outer", tools=[inner.as_tool()], model=model), "go")
     assert result.usage.requests == 4
     assert result.usage.tool_calls == 2
+
+
+async def nested_config(config: RunConfig | None) -> RunConfig:
+    """What a run has for settings in a run that has ``config``."""
+    seen: list[RunConfig] = []
+
+    async def look(ctx: RunContext[Any]) -> str:
+        seen.append(ctx.run._run.config)
+        return "looked"
+
+    inner = Agent("inner", tools=[look], model=ScriptedModel([Call("look"), Say("inner done")]))
+    model = ScriptedModel([Call("inner", {"input": "go"}), Say("done")])
+    if config is not None and config.model is not None:
+        inner = inner.clone(model=None)
+        config = replace(config, model=BothInOne(model))
+    result = await run(Agent("outer", tools=[inner.as_tool()], model=model), "go", config=config)
+    assert result.output == "done"
+    return seen[0]
+
+
+class BothInOne:
+    """A model that stands in for those of the inner and of the outer agent."""
+
+    def __init__(self, outer: ScriptedModel) -> None:
+        self.outer = outer
+        self.inner = ScriptedModel([Call("look"), Say("inner done")])
+
+    def stream(self, request: ModelRequest) -> Any:
+        return (self.inner if request.tools[0].name == "look" else self.outer).stream(request)
+
+
+def no_change(request: ModelRequest) -> ModelRequest:
+    return request
+
+
+async def test_a_nested_run_has_the_settings_of_the_run_that_it_is_nested_in() -> None:
+    config = RunConfig(
+        model=ScriptedModel([]),
+        model_settings=ModelSettings(temperature=0.5),
+        max_parallel_tools=3,
+        tool_timeout=20.0,
+        guardrail_timeout=7.0,
+        cleanup_grace=2.0,
+        input_filter=no_change,
+        max_pending_injections=8,
+    )
+    nested = await nested_config(config)
+    assert isinstance(nested.model, BothInOne)
+    assert replace(nested, model=config.model) == config
+
+
+async def test_a_nested_run_does_without_what_concerns_the_outer_run_alone() -> None:
+    config = RunConfig(
+        model_settings=ModelSettings(temperature=0.5, tool_choice="inner"),
+        max_turns=3,
+        max_seconds=50.0,
+        on_approval="wait",
+    )
+    nested = await nested_config(config)
+    assert nested == RunConfig(model_settings=ModelSettings(temperature=0.5))
+    assert await nested_config(None) == RunConfig()
+
+
+async def test_a_nested_run_may_use_what_the_outer_run_has_left() -> None:
+    nested = await nested_config(RunConfig(max_tool_calls=5, max_tokens=1000))
+    assert (nested.max_tool_calls, nested.max_tokens) == (4, 999)  # one of each was used to call it
+    assert (await nested_config(RunConfig(max_tool_calls=1))).max_tool_calls == 1  # the least that can be
+
+
+@pytest.mark.agentrun_virtual_time
+async def test_the_grace_of_a_run_is_that_of_the_runs_in_it() -> None:
+    started = anyio.Event()
+
+    async def stubborn() -> str:
+        started.set()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await anyio.sleep(3)
+        return "never"
+
+    inner = Agent("inner", tools=[stubborn], model=ScriptedModel([Call("stubborn")]))
+    agent = Agent("outer", tools=[inner.as_tool()], model=ScriptedModel([Call("inner", {"input": "go"})]))
+    async with open_run(agent, "go", config=RunConfig(cleanup_grace=0.2)) as live:
+        await started.wait()
+        before = anyio.current_time()
+        live.interrupt()
+        await live.wait()
+        assert anyio.current_time() - before == pytest.approx(0.2, abs=0.05)
+
+
+async def test_what_a_nested_run_left_over_is_in_the_report_of_the_outer_run() -> None:
+    started = anyio.Event()
+
+    async def stubborn(ctx: RunContext[Any]) -> str:
+        def broken() -> None:
+            raise Broken("cleanup")
+
+        ctx.on_cleanup(broken)
+        started.set()
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - on purpose
+            pass
+        return "never mind"
+
+    inner = Agent("inner", tools=[stubborn], model=ScriptedModel([Call("stubborn", call_id="s")]))
+    agent = Agent("outer", tools=[inner.as_tool()], model=ScriptedModel([Call("inner", {"input": "go"}, call_id="i")]))
+    async with open_run(agent, "go") as live:
+        await started.wait()
+        live.interrupt()
+        result = await live.wait()
+    report = result.teardown
+    assert report.swallowed_cancellations == ["tool stubborn (s), in tool inner (i)"]
+    assert report.cleanup_errors == ["cleanup of tool stubborn (s): Broken: cleanup, in tool inner (i)"]
+    assert report.cancelled_tools == ["inner (i)"]
+    assert (report.abandoned_threads, report.killed_processes, report.expired_graces) == ([], [], [])
+
+
+async def test_each_kind_of_what_a_nested_run_left_over_is_reported_as_what_it_is() -> None:
+    from agentrun.core.results import TeardownReport
+
+    kinds = ["swallowed_cancellations", "abandoned_threads", "killed_processes", "expired_graces", "cleanup_errors"]
+    async with open_run(Agent("a", model=ScriptedModel([Say("hi")])), "go") as live:
+        for kind in kinds:
+            report = TeardownReport(cancelled_tools=["t"])
+            setattr(report, kind, [kind])
+            live._run.reports.note_nested(report, "there")
+        live._run.reports.note_nested(TeardownReport(cancelled_tools=["t"]), "there")
+        result = await live.wait()
+    assert {kind: getattr(result.teardown, kind) for kind in kinds} == {kind: [f"{kind}, in there"] for kind in kinds}
+    assert result.teardown.cancelled_tools == []
 
 
 async def test_an_agent_tool_takes_the_options_of_any_tool() -> None:

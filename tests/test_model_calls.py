@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pydantic
 import pytest
-from laws.support import watch
+from laws.support import check_ended, watch
 
 from agentrun import (
     Agent,
@@ -20,6 +20,8 @@ from agentrun import (
     ModelSettings,
     RunConfig,
     RunContext,
+    RunSnapshot,
+    ToolCall,
     Usage,
     events,
     input_guardrail,
@@ -27,8 +29,9 @@ from agentrun import (
     run,
 )
 from agentrun.core.model import ModelRequest, OutputSchema, ResponseEnded
-from agentrun.errors import ModelError
+from agentrun.errors import ModelBehaviorError, ModelError
 from agentrun.events import Event, TextDelta
+from agentrun.sessions import MemorySession
 from agentrun.testing import Call, Fail, Hang, Say, ScriptedModel
 
 
@@ -251,6 +254,39 @@ async def test_a_foreign_cancellation_in_the_stream_is_a_call_that_failed() -> N
         async with open_run(Agent("a", model=Foreign()), "go") as live:
             await watch(live, seen)
     assert [event.status for event in seen if isinstance(event, events.ModelCallEnded)] == ["failed"]
+
+
+ODD_EVENTS: dict[str, Any] = {
+    "an object for arguments": ToolCall("c", "work", {"a": 1}),  # type: ignore[arg-type]  # pyright: ignore
+    "a number for an id": ToolCall(7, "work"),  # type: ignore[arg-type]  # pyright: ignore
+    "a list for a name": ToolCall("c", ["work"]),  # type: ignore[arg-type]  # pyright: ignore
+    "a number for text": TextDelta(5),  # type: ignore[arg-type]  # pyright: ignore
+    "a word for a count": ResponseEnded(Usage(input_tokens="many")),  # type: ignore[arg-type]  # pyright: ignore
+}
+
+
+@pytest.mark.parametrize("odd", ODD_EVENTS)
+async def test_what_a_model_should_never_have_said_fails_the_run_by_name_and_leaves_the_history_valid(odd: str) -> None:
+    class Odd:
+        @asynccontextmanager
+        async def stream(self, request: ModelRequest) -> AsyncGenerator[AsyncIterator[Any]]:
+            async def play() -> AsyncGenerator[Any]:
+                yield TextDelta("so far")
+                yield ODD_EVENTS[odd]
+
+            async with aclosing(play()) as events_of_it:
+                yield events_of_it
+
+    session, seen = MemorySession(), list[Event]()
+    with pytest.raises(
+        ModelBehaviorError, match=r"^the model's stream yielded something odd: \w+\.\w+ is of type \w+; it must be"
+    ):
+        async with open_run(Agent("a", tools=[work], model=Odd()), "go", session=session) as live:
+            await watch(live, seen)
+    result = check_ended(live, None, seen)
+    assert result.text == "so far"
+    assert tuple(session.items) == result.history
+    assert RunSnapshot.from_json(result.snapshot().to_json()).history == result.history
 
 
 @pytest.mark.parametrize(

@@ -190,3 +190,48 @@ async def test_a_thread_that_the_event_loop_knows_nothing_of_may_ask_and_tell_to
     assert told == ["half"]
     assert result.interrupt is not None
     assert result.interrupt.reason == "seen enough"
+
+
+async def test_a_thread_takes_back_what_it_injected_and_those_who_wait_for_it_learn_of_it() -> None:
+    model = ScriptedModel([[Hang()]])
+    statuses: list[str] = []
+    async with open_run(Agent("a", model=model), "go") as live, anyio.create_task_group() as group:
+        injection: Injection = await in_thread(lambda: live.from_thread.inject("more", deliver="idle"))
+
+        async def wait() -> None:
+            statuses.append(await injection.wait())
+            live.interrupt("withdrawn")  # nothing else ends the run
+
+        group.start_soon(wait)
+        while not injection._entry.on_settled:
+            await anyio.sleep(0)
+        with anyio.fail_after(10):
+            assert await in_thread(injection.withdraw) is True
+            assert await in_thread(injection.withdraw) is False
+            assert await in_thread(lambda: injection.status) == "undelivered"
+            result = await live.wait()
+    assert statuses == ["undelivered"]
+    assert result.undelivered == ()
+
+
+def test_what_was_injected_cannot_be_taken_back_once_the_event_loop_has_ended(anyio_backend_name: str) -> None:
+    async def main() -> Injection:
+        async with open_run(Agent("a", model=ScriptedModel([[Hang()]])), "go") as live:
+            injection = live.inject("more")
+            live.interrupt()
+        return injection
+
+    answers: list[bool] = []
+    injection = anyio.run(main, backend=anyio_backend_name)
+    thread = threading.Thread(target=lambda: answers.append(injection.withdraw()))
+    thread.start()
+    thread.join(10)
+    assert answers == [injection.withdraw()] == [False]
+    assert injection.status == "undelivered"
+
+
+async def test_an_injection_cannot_be_waited_for_in_another_event_loop(anyio_backend_name: str) -> None:
+    async with open_run(Agent("a", model=ScriptedModel([[Hang()]])), "go") as live:
+        injection = live.inject("more")
+        with pytest.raises(UserError, match="in another event loop than the run's; look at its status there instead"):
+            await in_thread(lambda: anyio.run(injection.wait, backend=anyio_backend_name))

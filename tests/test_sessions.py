@@ -18,6 +18,7 @@ from agentrun import (
     RunHooks,
     ToolCall,
     ToolError,
+    ToolOutput,
     UserError,
     UserMessage,
     events,
@@ -295,6 +296,65 @@ async def test_input_that_clashes_with_the_stored_history_is_refused_by_name() -
     with pytest.raises(UserError, match="'c1'"):
         await run(Agent("a", model=ScriptedModel([])), old, session=session)
     assert session.items == old
+
+
+async def test_what_a_run_adds_with_a_call_id_that_another_has_stored_meanwhile_is_refused_by_name() -> None:
+    session = MemorySession()
+    both_called = anyio.Event()
+    waiting = 0
+
+    async def work() -> str:
+        nonlocal waiting
+        waiting += 1
+        if waiting == 2:
+            both_called.set()
+        await both_called.wait()
+        return "worked"
+
+    async def one(name: str) -> None:
+        model = ScriptedModel([Call("work", call_id="call_1"), Say("done")])
+        try:
+            async with open_run(Agent("a", tools=[work], model=model), name, session=session) as live:
+                await live.wait()
+        except UserError as exc:
+            refused.append(str(exc))
+        results.append(check_ended(live, model))
+
+    refused: list[str] = []
+    results: list[Any] = []
+    async with anyio.create_task_group() as group:
+        group.start_soon(one, "one")
+        group.start_soon(one, "two")
+    [message] = refused
+    assert message == (
+        "the session already has a tool call with the id 'call_1': another run has used it at the same time, and this "
+        "one did not see what that one added. Let the runs of a session follow one another"
+    )
+    assert sorted(result.status for result in results) == ["completed", "failed"]
+    assert [len(result.history) for result in results if result.status == "failed"] == [3]  # what it did is not lost
+    assert_valid_history(session.items)
+    after = await run(Agent("a", model=ScriptedModel([Say("go on")])), "again", session=session)
+    assert after.output == "go on"
+
+
+async def test_a_memory_session_whose_items_were_changed_goes_by_what_it_has_now() -> None:
+    def piece(call_id: str) -> tuple[Item, ...]:
+        return ToolCall(call_id, "work"), ToolOutput(call_id, "worked")
+
+    session = MemorySession(piece("a"))
+    await session.append(piece("b"))
+    session.items.extend(piece("c"))  # by hand
+    await session.append((UserMessage("u"),))
+    for call_id in ("a", "b", "c"):
+        with pytest.raises(UserError, match=f"with the id '{call_id}'"):
+            await session.append(piece(call_id))
+    del session.items[:4]
+    await session.append(piece("b"))
+    with pytest.raises(UserError, match="with the id 'c'"):
+        await session.append(piece("c"))
+    session.items.clear()
+    await session.append(piece("c"))
+    assert session.items == [*piece("c")]
 
 
 async def test_a_broken_history_cannot_even_begin_a_memory_session() -> None:

@@ -415,7 +415,7 @@ async def test_what_cannot_be_told_to_the_model_is_an_error_that_follows_the_pol
     else:
         output, result = await call(tool(odd, on_error=policy))
         assert output.status == "failed"
-        assert output.text.startswith("Error: ToolError: the tool returned an object")
+        assert output.text.startswith("Error: ToolOutputError: the tool returned an object")
         assert result.status == "completed"
 
 
@@ -791,6 +791,21 @@ async def test_a_tool_in_a_process_of_its_own_returns_its_value_or_fails_like_an
     )
     assert output.status == "failed"
     assert result.status == "completed"
+
+
+@pytest.mark.parametrize("policy", ["model", "raise"])
+async def test_what_a_process_returned_and_cannot_be_told_to_the_model_is_an_error_that_follows_the_policy(
+    policy: Any,
+) -> None:
+    hopeless = tool(functions_for_processes.hopeless, isolation="process", on_error=policy)
+    if policy == "raise":
+        with pytest.raises(ToolError, match="cannot be turned into JSON"):
+            await call(hopeless, config=RunConfig())
+    else:
+        output, result = await call(hopeless, config=RunConfig())
+        assert output.status == "failed"
+        assert "cannot be turned into JSON" in output.text
+        assert result.status == "completed"
 
 
 async def test_a_tool_in_a_process_of_its_own_is_killed_when_its_time_is_up() -> None:

@@ -205,3 +205,17 @@ async def test_what_a_thread_asks_the_loop_for_is_returned_or_raised(error: Exce
     with pytest.raises(type(error)) as raised:
         await anyio.to_thread.run_sync(lambda: call_in_loop(fails, token))
     assert raised.value is error
+
+
+async def test_a_cancellation_of_an_event_loop_that_a_thread_runs_is_the_tools_own_error() -> None:
+    def bad() -> None:
+        async def main() -> None:
+            raise asyncio.CancelledError
+
+        asyncio.run(main())
+
+    result = await run(Agent("a", tools=[bad], model=ScriptedModel([Call("bad", call_id="b"), Say("done")])), "go")
+    assert result.output == "done"
+    [output] = [item for item in result.items if isinstance(item, ToolOutput)]
+    assert output.status == "failed"
+    assert "let a cancellation out" in output.text

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from agentrun.cli.text import one_line, shorten
+from agentrun.core import error_text
 from agentrun.core.config import RunConfig
-from agentrun.core.error_text import words_of
 from agentrun.core.results import RunResult, RunState, ScopeState
 from agentrun.core.usage import Usage
 from agentrun.events import (
@@ -129,9 +129,8 @@ def describe_ending(result: RunResult[Any]) -> Note | None:
 
 
 def describe_error(error: BaseException) -> str:
-    """An error in one line."""
-    text = one_line(words_of(error))
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    """An error in one line, with all that it says."""
+    return one_line(error_text.describe_error(error, whole=True))
 
 
 def describe_usage(usage: Usage, turns: int) -> str:

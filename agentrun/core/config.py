@@ -18,6 +18,8 @@ __all__ = ["RunConfig"]
 class RunConfig(PlainValue):
     """Settings of one run. Plain data, checked when made; what is left ``None`` comes from the agent or is unbounded.
 
+    A run of an agent that is a tool of another takes over most of those of the outer run (see `Agent.as_tool`).
+
     Attributes:
         model: Replaces every agent's model: a model object, or a string such as ``"openai:gpt-5.1-mini"``.
         model_settings: Win over the agent's.

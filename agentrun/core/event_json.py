@@ -23,7 +23,8 @@ _PLAIN: Final = frozenset((str, int, bool, type(None)))
 def event_to_dict(event: Event) -> dict[str, Any]:
     """The JSON form: the event's fields, and its class name as ``type``. ``path`` is left out when empty.
 
-    What a tool passed to ``progress`` may be anything: where it has no JSON form, its ``repr`` stands for it.
+    What a tool passed to ``progress`` may be anything: where it has no JSON form, its ``repr`` stands for it. Bytes
+    become text if they are UTF-8, else those in the value become base64; NaN and infinities become text. Never fails.
     """
     result: dict[str, Any] = {"type": type(event).__name__}
     for f in fields(event):
@@ -31,10 +32,28 @@ def event_to_dict(event: Event) -> dict[str, Any]:
         if value.__class__ in _PLAIN:
             result[f.name] = value
         elif f.name != "path" or value:
-            from pydantic_core import to_jsonable_python  # where plain data is not enough
-
-            result[f.name] = to_jsonable_python(value, fallback=repr)
+            result[f.name] = _jsonable(value)
     return result
+
+
+def _jsonable(value: Any) -> Any:
+    from pydantic_core import from_json, to_json, to_jsonable_python  # where plain data is not enough
+
+    try:
+        return from_json(to_json(value, inf_nan_mode="strings", fallback=_shown))
+    except Exception:  # noqa: BLE001 - bytes that are not text, or text that cannot be encoded, most likely
+        pass
+    try:
+        return to_jsonable_python(value, bytes_mode="base64", fallback=_shown)
+    except Exception:  # noqa: BLE001 - it goes in circles, is nested too deep, or a serializer of the user's own broke
+        return _shown(value)
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - a ``__repr__`` of the user's own that broke must break nothing else
+        return f"<{type(value).__name__}>"
 
 
 def event_from_dict(data: Mapping[str, Any]) -> Event:

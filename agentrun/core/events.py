@@ -4,6 +4,8 @@ Events are small slotted objects. They are not frozen, because a frozen dataclas
 and a run makes one for each streamed token; nobody changes one after it was made. Their JSON form is a subject of its
 own (`agentrun.core.event_json`).
 
+The deltas are final: there are so many of them that they are told from other objects by their exact class.
+
 ``path`` is empty for the run's own events. An event of a nested run carries the ids of the tool calls it is nested
 in, outermost first.
 """
@@ -11,7 +13,7 @@ in, outermost first.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, final
 
 from agentrun.core.items import Item, ToolStatus
 from agentrun.core.plain import Plain
@@ -88,6 +90,7 @@ class ModelCallStarted(Plain):
     path: Path = ()
 
 
+@final
 @dataclass(slots=True, repr=False, eq=False)
 class TextDelta(Plain):
     """The next piece of the model's answer."""
@@ -96,6 +99,7 @@ class TextDelta(Plain):
     path: Path = ()
 
 
+@final
 @dataclass(slots=True, repr=False, eq=False)
 class ReasoningDelta(Plain):
     """The next piece of the model's reasoning."""
@@ -104,6 +108,7 @@ class ReasoningDelta(Plain):
     path: Path = ()
 
 
+@final
 @dataclass(slots=True, repr=False, eq=False)
 class ToolCallDelta(Plain):
     """The next piece of a tool call's arguments, as the model writes them.

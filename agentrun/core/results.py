@@ -33,14 +33,16 @@ def _no_entries() -> list[str]:
 class TeardownReport(Plain):
     """What it took to end the run. Empty lists mean that everything ended by itself.
 
+    What the reports of nested runs have is in this one, too, but for ``cancelled_tools``. It says which call it was in.
+
     Attributes:
         cancelled_tools: Tool calls that were cancelled, as ``"name (call_id)"``, in the order of the calls.
         swallowed_cancellations: User code that was cancelled and returned as if it had not been.
-        abandoned_threads: Threads that did not look at ``check_cancelled`` within the grace and still run; those of
-            nested runs, too.
+        abandoned_threads: Threads that did not look at ``check_cancelled`` within the grace and still run.
         killed_processes: Process groups that had to be ended by a signal.
         expired_graces: User code whose cleanup took longer than ``cleanup_grace``.
-        cleanup_errors: What cleanup code raised, as ``"where: error"``; the exceptions are in ``RunResult.errors``.
+        cleanup_errors: What cleanup code raised, as ``"where: error"``; the exceptions are in ``RunResult.errors``, in
+            that of the nested run if it was in one.
         seconds: How long the teardown took, from the interrupt, cancellation or failure to the end of the run; 0 for
             a run that ended by itself.
     """
@@ -109,6 +111,7 @@ class RunResult(Generic[OutputT_co]):
         interrupt: Reason and mode of the interrupt, or ``None``.
         undelivered: Injected inputs that no model call has seen.
         pending_approvals: Tool calls that were waiting for a decision.
+        asked_by: Name of the agent whose tools those are, if it has handed over in the same response; else ``None``.
         guardrail_results: How the guardrails answered.
         error: The exception that made the run fail, or ``None``.
         errors: Other exceptions, from cleanup and siblings, that did not decide the ending.
@@ -130,6 +133,7 @@ class RunResult(Generic[OutputT_co]):
     error: BaseException | None = None
     errors: tuple[BaseException, ...] = ()
     teardown: TeardownReport = field(default_factory=TeardownReport)
+    asked_by: str | None = None
 
     @property
     def text(self) -> str:
@@ -147,6 +151,7 @@ class RunResult(Generic[OutputT_co]):
             agent=self.agent,
             history=self.history,
             pending_approvals=self.pending_approvals,
+            asked_by=self.asked_by,
             undelivered=self.undelivered,
             usage=self.usage.copy(),
             turns=self.turns,

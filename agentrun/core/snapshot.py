@@ -48,6 +48,8 @@ class RunSnapshot(Plain):
         usage: What had been used.
         turns: Turns taken.
         version: Version of this format.
+        asked_by: Name of the agent whose tools the pending approvals are for, if it has handed over to ``agent`` in the
+            same response; else ``None``, and not in the JSON form.
     """
 
     run_id: str
@@ -59,10 +61,11 @@ class RunSnapshot(Plain):
     usage: Usage = field(default_factory=Usage)
     turns: int = 0
     version: int = SNAPSHOT_VERSION
+    asked_by: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON-able form."""
-        return {
+        values = {
             "version": self.version,
             "run_id": self.run_id,
             "status": self.status,
@@ -76,6 +79,9 @@ class RunSnapshot(Plain):
             "usage": asdict(self.usage),
             "turns": self.turns,
         }
+        if self.asked_by is not None:
+            values["asked_by"] = self.asked_by
+        return values
 
     def to_json(self, *, indent: int | None = None) -> str:
         """The snapshot as JSON text."""

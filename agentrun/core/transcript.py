@@ -115,14 +115,14 @@ class Transcript:
 
     __slots__ = ("_call_ids", "_items", "_kept", "_start", "_suffixes")
 
-    def __init__(self, items: Iterable[Item] = ()) -> None:
+    def __init__(self, items: Iterable[Item] = (), *, what: str = "input") -> None:
         """Begin with ``items``, which must be a valid history.
 
         Raises:
-            UserError: They are not; see `check_history`.
+            UserError: They are not; see `check_history`. The message names them ``what``.
         """
         self._items: list[Item] = list(items)
-        check_history(self._items, what="input")
+        check_history(self._items, what=what)
         self._call_ids = {item.call_id for item in self._items if isinstance(item, ToolCall)}
         self._start = len(self._items)
         self._kept: dict[Any, Any] = {}

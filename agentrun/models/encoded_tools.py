@@ -14,7 +14,7 @@ _MAX_TOOLS: Final = 1024
 
 
 class ToolEncoder:
-    """Encodes tools as a JSON array, remembering what it encoded.
+    """Encodes tools as the elements of a JSON array, remembering what it encoded.
 
     It remembers at most 1024, by identity, which is enough since they never change.
 
@@ -28,8 +28,8 @@ class ToolEncoder:
         self._known: dict[int, tuple[ToolSpec, bytes]] = {}
 
     def encode(self, tools: Sequence[ToolSpec]) -> bytes:
-        """The tools as a JSON array."""
-        return b"[%b]" % b",".join(map(self._one, tools))
+        """The tools as the inside of a JSON array (without the brackets)."""
+        return b",".join(map(self._one, tools))
 
     def _one(self, tool: ToolSpec) -> bytes:
         known = self._known

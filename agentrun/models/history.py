@@ -24,7 +24,7 @@ from agentrun.core.items import AssistantMessage, Item, Reasoning, ToolCall
 from agentrun.core.plain import Plain
 from agentrun.core.transcript import ItemsView
 
-__all__ = ["HistoryEncoder", "json_bytes", "object_arguments"]
+__all__ = ["HistoryEncoder", "json_bytes", "object_arguments", "with_array"]
 
 _FROM_MODEL: Final = (AssistantMessage, Reasoning, ToolCall)
 _MAX_HISTORIES: Final = 32
@@ -170,6 +170,11 @@ def json_bytes(value: Any) -> bytes:
     except (TypeError, ValueError) as exc:
         raise UserError(f"the request to the model holds something that has no JSON form: {exc}") from exc
     return text.encode("utf-8", "replace")
+
+
+def with_array(body: bytes, name: str, inside: bytes) -> bytes:
+    """``body``, the JSON of an object that has a field, with one more: an array with what was encoded before inside."""
+    return b'%b,"%b":[%b]}' % (body[:-1], name.encode(), inside)
 
 
 def _fallback(value: Any) -> Any:

@@ -19,7 +19,7 @@ from agentrun.core.items import (
 )
 from agentrun.core.model import ModelRequest, ToolSpec
 from agentrun.models.encoded_tools import ToolEncoder
-from agentrun.models.history import HistoryEncoder, json_bytes, object_arguments
+from agentrun.models.history import HistoryEncoder, json_bytes, object_arguments, with_array
 from agentrun.models.http_stream import Decoder
 from agentrun.models.openai_base import OpenAIModel, file_fields, schema_name
 from agentrun.models.openai_chat_stream import ChatDecoder
@@ -145,12 +145,12 @@ class OpenAIChatModel(OpenAIModel):
         body = json_bytes(fields)
         # What is long, and was encoded before.
         if request.tools and "tools" not in fields:
-            body = b'%b,"tools":%b}' % (body[:-1], self._tools.encode(request.tools))
+            body = with_array(body, "tools", self._tools.encode(request.tools))
         if "messages" not in fields:
             messages = [self._history.encode(request.items)]
             if request.instructions:
                 messages.insert(0, json_bytes({"role": "system", "content": request.instructions}))
-            body = b'%b,"messages":[%b]}' % (body[:-1], b",".join(part for part in messages if part))
+            body = with_array(body, "messages", b",".join(part for part in messages if part))
         return body
 
     # -- items ------------------------------------------------------------------------------------------------

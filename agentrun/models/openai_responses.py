@@ -21,7 +21,7 @@ from agentrun.core.items import (
 )
 from agentrun.core.model import ModelRequest, ToolSpec
 from agentrun.models.encoded_tools import ToolEncoder
-from agentrun.models.history import HistoryEncoder, json_bytes, object_arguments
+from agentrun.models.history import HistoryEncoder, json_bytes, object_arguments, with_array
 from agentrun.models.http_stream import Decoder
 from agentrun.models.openai_base import OpenAIModel, file_fields, schema_name
 from agentrun.models.openai_responses_stream import ResponsesDecoder
@@ -155,9 +155,9 @@ class OpenAIResponsesModel(OpenAIModel):
         body = json_bytes(fields)
         # What is long, and was encoded before.
         if request.tools and "tools" not in fields:
-            body = b'%b,"tools":%b}' % (body[:-1], self._tools.encode(request.tools))
+            body = with_array(body, "tools", self._tools.encode(request.tools))
         if "input" not in fields:
-            body = b'%b,"input":[%b]}' % (body[:-1], self._history.encode(request.items))
+            body = with_array(body, "input", self._history.encode(request.items))
         return body
 
     # -- items ------------------------------------------------------------------------------------------------

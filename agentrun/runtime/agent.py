@@ -177,6 +177,12 @@ class Agent(Generic[DepsT, OutputT]):
         The nested run is part of the tool call: it is cancelled with it, its events reach the outer run's watchers
         with the call's id in their path, and its usage counts.
 
+        It takes over the settings of the outer run's `RunConfig`: the model and its settings (but not ``tool_choice``),
+        ``input_filter``, ``cleanup_grace``, the timeouts, ``max_parallel_tools``; of ``max_tokens`` and
+        ``max_tool_calls`` it has what the outer run has left, 1 at least. It has the default ``max_turns``, of its own.
+        A tool call in it that needs approval ends it, since nobody holds a handle to approve with. For other settings,
+        write a tool that calls ``run(agent, input, deps=ctx.deps, config=...)``.
+
         Args:
             name: Name of the tool; by default the agent's name, made a valid one.
             description: For the model; by default the agent's description.

@@ -28,13 +28,22 @@ def split_cancelled(
 
     trio mixes cancellations and errors in one group, which neither ``except Exception`` nor ``except Cancelled``
     catches; this takes it apart.
+
+    That of another event loop is one as well: user code that runs such a loop in a thread of its own may let it out.
     """
+    kinds = _with_foreign(cancelled_class)
     if isinstance(exc, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", exc)
-        cancelled, other = group.split(cancelled_class)
+        cancelled, other = group.split(kinds)
         # A split makes a copy even when there is nothing to take out, of another class perhaps; errors stay themselves.
         return (None, group) if cancelled is None else (cancelled, other)
-    return (exc, None) if isinstance(exc, cancelled_class) else (None, exc)
+    return (exc, None) if isinstance(exc, kinds) else (None, exc)
+
+
+def _with_foreign(cancelled_class: type[BaseException]) -> tuple[type[BaseException], ...]:
+    """The running event loop's class of cancellations, and asyncio's, the only other one that code can make itself."""
+    asyncio = sys.modules.get("asyncio")  # there is none to be let out if nobody has imported it
+    return (cancelled_class,) if asyncio is None else (cancelled_class, asyncio.CancelledError)
 
 
 def only_cancellations(exc: BaseException) -> bool:

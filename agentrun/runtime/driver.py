@@ -14,7 +14,7 @@ import anyio
 
 from agentrun.core.error_text import describe_error
 from agentrun.core.errors import AgentRunError, ModelBehaviorError, TimeLimitExceeded
-from agentrun.core.events import RunEnded
+from agentrun.core.events import AgentChanged, RunEnded
 from agentrun.core.item_json import parse_items
 from agentrun.core.items import AssistantMessage, Item
 from agentrun.core.results import RunResult
@@ -86,9 +86,9 @@ async def _main(run: Run, first_input: tuple[Item, ...]) -> None:
             if run.guards.unsettled:
                 await _wait_for_guardrails(run)
             run.phase = "tools"
-            batch = ToolBatch(run, action.calls)
-            await batch.run()
-            batch.hand_over()
+            await ToolBatch(run, action.calls).run()
+            if run.next_agent is not None:
+                _hand_over(run)
         elif type(action) is CheckOutput:
             await _check_output(run, action.message)
         elif run.session is not None and run.saved < len(machine.transcript) and not run.session_failed:
@@ -100,6 +100,15 @@ async def _main(run: Run, first_input: tuple[Item, ...]) -> None:
             return
         if run.session is not None and run.saved < len(machine.transcript) and not run.session_failed:
             await _save_session(run)
+
+
+def _hand_over(run: Run) -> None:
+    """The calls of the turn have ended: let the agent take over that one of them has handed over to."""
+    assert run.next_agent is not None
+    previous, run.agent, run.next_agent = run.agent, run.next_agent, None
+    if run.pending_approvals:
+        run.asked_by = previous.name  # whose tools they are; those of the agent that takes over are others
+    run.publish(AgentChanged(previous.name, run.agent.name))
 
 
 async def _wait_for_guardrails(run: Run) -> None:
@@ -116,8 +125,8 @@ async def _check_output(run: Run, message: AssistantMessage) -> None:
             return
     try:
         output = _parse_output(agent, message)
-    except ModelBehaviorError as exc:
-        run.fail(exc)
+    except BaseException as exc:  # noqa: BLE001 - validators of the user's may raise anything
+        run.fail(foreign_cancellation(f"the output_type of agent {agent.name!r}") if only_cancellations(exc) else exc)
         return
     if agent.output_guardrails:
         run.phase = "guardrails"
@@ -157,7 +166,9 @@ async def _load_session(run: Run) -> None:
         return
     machine = run.machine
     try:
-        earlier = Transcript(parse_items(outcome.value, what="session"))  # a store may well keep plain dicts
+        earlier = Transcript(
+            parse_items(outcome.value, what="session"), what="session"
+        )  # a store may well keep plain dicts
         stored = len(earlier)
         earlier.append_input(machine.transcript.view())
     except Exception as exc:  # noqa: BLE001 - what a session gives is input like any other
@@ -233,6 +244,8 @@ def _break_off(run: Run) -> None:
     """If the driver was broken off in the middle, bring the history to a valid end all the same."""
     if run.machine.status is None:
         run.machine.break_off(f"Cancelled before it finished: {run.stop_reason}.")
+        if run.next_agent is not None:
+            _hand_over(run)  # the history says so
 
 
 def _result(run: Run) -> RunResult[Any]:
@@ -251,6 +264,7 @@ def _result(run: Run) -> RunResult[Any]:
         interrupt=machine.interrupts.current,
         undelivered=run.undelivered(),
         pending_approvals=run.pending_approvals,
+        asked_by=run.asked_by,
         guardrail_results=tuple(run.guardrail_results),
         error=machine.failure,
         errors=tuple(run.reports.errors),

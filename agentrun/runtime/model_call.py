@@ -158,6 +158,7 @@ async def _stream(run: Run, model: Model, request: ModelRequest, builder: Respon
                 if count >= _DELTAS_PER_CHECKPOINT or hub.pressed:
                     count = 0
                     await hub.wait_for_watchers()
+    builder.end()
 
 
 async def _end_hooks(run: Run, builder: ResponseBuilder) -> None:

@@ -36,7 +36,7 @@ from agentrun.runtime.driver import drive, end_undriven
 from agentrun.runtime.guard_race import GuardRace
 from agentrun.runtime.handle import ActiveRun
 from agentrun.runtime.hooks import RunHooks
-from agentrun.runtime.resolving import Response, list_hooks, reopen, resolve_models, resume_agent
+from agentrun.runtime.resolving import Response, list_hooks, reopen, resolve_models, resume_agents
 from agentrun.runtime.run import UNBORN_AFTER, Run
 from agentrun.runtime.tool_run import current_tool_run
 from agentrun.sessions.protocol import Session
@@ -91,7 +91,7 @@ class RunNursery:
             raise UserError("input is missing: pass text, or items, or resume_from=...")
         self._input = tuple(parse_input(input)) if input is not None else ()
         self._snapshot = snapshot
-        self._agent = resume_agent(agent, snapshot)
+        self._agent, self._next_agent = resume_agents(agent, snapshot)
         self._models = resolve_models(self._agent, config)
         self._deps = deps
         self._session = session
@@ -150,6 +150,7 @@ class RunNursery:
             session=self._session,
             hooks=self._hooks,
             end_on_approval=self._end_on_approval,
+            next_agent=self._next_agent,
             parent=parent,
             backend=self._backend,
             token=token,
@@ -185,9 +186,7 @@ class RunNursery:
         if parent is not None:
             parent.nested.remove(run)
             parent.run.machine.usage.add(run.machine.usage)
-            # Few look at the result of a nested run, and a thread that goes on must not do so in silence.
-            left = (f"{entry}, in {parent.what}" for entry in run.reports.teardown.abandoned_threads)
-            parent.run.reports.teardown.abandoned_threads.extend(left)
+            parent.run.reports.note_nested(run.reports.teardown, parent.what)
         run.release()
         return self._leave(exc, interruption)
 

@@ -60,6 +60,20 @@ class Reports:
         elif outcome.ending == "foreign_cancellation":
             self.cleanup_error(foreign_cancellation(what), what)
 
+    def note_nested(self, teardown: TeardownReport, where: str) -> None:
+        """Keep what was left over of a run that was nested in this one: few look at the results of those."""
+        if teardown.clean:
+            return
+        own = self.teardown
+        for into, entries in (
+            (own.swallowed_cancellations, teardown.swallowed_cancellations),
+            (own.abandoned_threads, teardown.abandoned_threads),
+            (own.killed_processes, teardown.killed_processes),
+            (own.expired_graces, teardown.expired_graces),
+            (own.cleanup_errors, teardown.cleanup_errors),
+        ):
+            into.extend(f"{entry}, in {where}" for entry in entries)
+
     def _note_left_open(self, what: str) -> None:
         if self.left_open is None:
             # The task that it ran in cannot leave its own scopes any more, and breaks the run's group at its end.

@@ -14,7 +14,7 @@ from agentrun.core.transcript import check_history
 from agentrun.runtime.agent import Agent
 from agentrun.runtime.hooks import RunHooks
 
-__all__ = ["Response", "list_hooks", "reopen", "resolve_models", "resume_agent"]
+__all__ = ["Response", "list_hooks", "reopen", "resolve_models", "resume_agents"]
 
 Response: TypeAlias = "tuple[AssistantMessage | Reasoning | ToolCall, ...]"
 """What the model said in one turn."""
@@ -65,16 +65,27 @@ def _resolve_model(agent: Agent[Any, Any], config: RunConfig) -> Model:
     return model
 
 
-def resume_agent(agent: Agent[Any, Any], snapshot: RunSnapshot | None) -> Agent[Any, Any]:
-    """The agent that was at work when the snapshot was taken; ``agent`` itself without one."""
+def resume_agents(
+    agent: Agent[Any, Any], snapshot: RunSnapshot | None
+) -> tuple[Agent[Any, Any], Agent[Any, Any] | None]:
+    """The agent that is to go on from the snapshot, ``agent`` itself without one; and who takes over from it once the
+    calls that are opened again have ended, if it had handed over in the same response."""
     if snapshot is None:
-        return agent
+        return agent, None
     found = agent.find(snapshot.agent)
     if found is None:
         raise UserError(
             f"resume_from was taken when agent {snapshot.agent!r} was at work, which {agent.name!r} cannot reach"
         )
-    return found
+    if snapshot.asked_by is None or not snapshot.pending_approvals:
+        return found, None
+    asked_by = agent.find(snapshot.asked_by)
+    if asked_by is None:
+        raise UserError(
+            f"resume_from has tool calls of agent {snapshot.asked_by!r} that wait for approval, and {agent.name!r} "
+            "cannot reach that agent; pass the agent that the run was started with"
+        )
+    return asked_by, found
 
 
 def reopen(

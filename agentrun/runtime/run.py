@@ -69,6 +69,7 @@ class Run:
         "_news",
         "_waiter",
         "agent",
+        "asked_by",
         "backend",
         "checked",
         "clock",
@@ -87,6 +88,7 @@ class Run:
         "machine",
         "model_hooks",
         "models",
+        "next_agent",
         "offered",
         "output",
         "parent",
@@ -122,12 +124,14 @@ class Run:
         session: Session | None,
         hooks: Sequence[RunHooks],
         end_on_approval: bool,
+        next_agent: Agent[Any, Any] | None,
         parent: ToolRun | None,
         backend: Backend,
         token: anyio.lowlevel.EventLoopToken,
     ) -> None:
         self.id: str = run_id
         self.agent: Agent[Any, Any] = agent
+        self.next_agent: Agent[Any, Any] | None = next_agent  # takes over once all calls of the turn have ended
         self.models: dict[int, Model] = models
         self.machine: TurnMachine = machine
         self.config: RunConfig = config
@@ -148,6 +152,7 @@ class Run:
         self.steps: Steps = Steps(self)
         self.guardrail_results: list[GuardrailResult] = []
         self.pending_approvals: tuple[ToolCall, ...] = ()
+        self.asked_by: str | None = None  # who asked for them, if another agent has taken over since
         self.phase: str = "starting"
         self.result: RunResult[Any] | None = None
         self.output: Any = None
@@ -222,7 +227,7 @@ class Run:
         entry, effect = self.machine.inject(items, deliver)
         self.publish(InputInjected(entry.id, deliver, items))
         self.apply(effect)
-        return Injection(self.machine.inbox, entry)
+        return Injection(self.machine.inbox, entry, self.token)
 
     @uninterruptible
     def interrupt_tool(self, call_id: str, reason: str | None) -> bool:
@@ -268,7 +273,8 @@ class Run:
             self.guards.drop_output()
         reason = self.stop_reason if stop else CUT_REASON
         for tool in self.tools:
-            tool.request_cancel(reason)
+            if tool.request_cancel(reason) and stop and tool.phase == "waiting for approval":
+                self.pending_approvals += (tool.call,)  # not what somebody has stopped before
         self.wake()
 
     @property

@@ -9,15 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from typing import Any
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
-from agentrun.core.events import AgentChanged, ApprovalRequested, ToolEnded, ToolStarted
+from agentrun.core.events import ApprovalRequested, ToolEnded, ToolStarted
 from agentrun.core.items import ToolCall
-from agentrun.runtime.agent import Agent
 from agentrun.runtime.own_context import InContext
 from agentrun.runtime.run import CUT_REASON, UNBORN_AFTER, Run
 from agentrun.runtime.task_pool import PooledTask, TaskPool
@@ -33,7 +31,6 @@ class ToolBatch:
         "_alone",
         "_handoffs",
         "_limit",
-        "_next_agent",
         "_pooled",
         "_run",
         "_tools",
@@ -56,7 +53,6 @@ class ToolBatch:
         # The only call of a turn that needs no task of its own, nor anything to wait for, runs in the driver's.
         self._alone = len(calls) == 1 and self.calls[0].needs_no_wait
         self._pooled: list[tuple[PooledTask, ToolRun]] = []
-        self._next_agent: Agent[Any, Any] | None = None
         self.wake: Callable[[], None] = run.wake
 
     @property
@@ -134,13 +130,12 @@ class ToolBatch:
         run = self._run
         fatal = False
         for tool in self.calls:
-            fatal |= tool.fatal is not None
             if tool.phase == "new" and tool.cancel_reason is None:
                 if tool.call.name in self._handoffs:
                     self._hand_over(tool)
-                    continue
-                if tool.prepare() == "checking":
+                elif tool.prepare() == "checking":
                     tool.begin(tool.check_approval)
+            fatal |= tool.fatal is not None
             if tool.phase == "waiting for approval" and not tool.asked and tool.cancel_reason is None:
                 tool.asked = True
                 run.publish(ApprovalRequested(tool.call.call_id, tool.call.name, tool.call.arguments))
@@ -171,8 +166,6 @@ class ToolBatch:
         """A cancelled call that no task works on ends here."""
         for tool in self.calls:
             if tool.cancel_reason is not None and tool.phase in ("new", "waiting for approval", "queued"):
-                if tool.phase == "waiting for approval" and self._run.machine.ending:
-                    self._run.pending_approvals += (tool.call,)
                 tool.end("cancelled", tool.cancel_text())
 
     def _start_those_that_may(self) -> bool:
@@ -249,23 +242,16 @@ class ToolBatch:
 
     def _hand_over(self, tool: ToolRun) -> None:
         """A handoff is a tool call that changes the agent, once all calls of the turn have ended."""
-        if self._next_agent is not None:
+        if self._run.next_agent is not None:
             tool.end("failed", "Error: only one handoff per turn is possible; the first one was carried out.")
             return
         handoff = self._handoffs[tool.call.name]
         try:
             valid = isinstance(json.loads(tool.call.arguments.strip() or "{}"), dict)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter of thousands of brackets in one another
             valid = False
         if not valid:  # nobody reads them, but a call that was carried out must be one that providers take back
             tool.end("failed", "Error: the arguments are not a JSON object.")
             return
         tool.end("completed", f"The conversation was handed over to {handoff.agent.name}.")
-        self._next_agent = handoff.agent
-
-    def hand_over(self) -> None:
-        """Let the agent that was handed over to take over. Call it when all calls have ended."""
-        run = self._run
-        if self._next_agent is not None:
-            previous, run.agent = run.agent, self._next_agent
-            run.publish(AgentChanged(previous.name, run.agent.name))
+        self._run.next_agent = handoff.agent

@@ -15,7 +15,7 @@ from agentrun.core.error_text import describe_error
 from agentrun.core.errors import CallCancelled, ToolArgumentsError, ToolError
 from agentrun.core.items import ToolCall, ToolOutput, ToolStatus
 from agentrun.core.results import ScopeState
-from agentrun.runtime.cancellations import only_cancellations
+from agentrun.runtime.cancellations import only_cancellations, split_cancelled
 from agentrun.runtime.cell import Cell
 from agentrun.runtime.containment import Contained, Outcome, bounded, call
 from agentrun.runtime.ctrl_c import uninterruptible
@@ -26,7 +26,7 @@ from agentrun.runtime.steps import start_hook
 from agentrun.runtime.threads import ThreadCall
 from agentrun.tools.context import RunContext
 from agentrun.tools.function import FunctionTool
-from agentrun.tools.results import to_output
+from agentrun.tools.results import ToolOutputError, to_output
 
 if TYPE_CHECKING:
     from agentrun.runtime.tool_batch import ToolBatch
@@ -119,6 +119,11 @@ class ToolRun(ToolCallServices):
             self.arguments = tool.bind(self.call.arguments)
         except ToolArgumentsError as exc:
             return self.end("failed", f"Error: {exc}")
+        except BaseException as exc:  # noqa: BLE001 - a validator of the user's has let it out, here in the driver's task
+            _, error = split_cancelled(exc, self.run.backend.cancelled)
+            if error is not None and not isinstance(error, (Exception, CallCancelled)):
+                self.fatal = error  # Ctrl-C and the like
+            return self.end("failed", f"Error: the arguments could not be validated: {describe_error(exc)}")
         if tool.needs_approval is False:
             self.phase = "queued"
         elif tool.needs_approval is True:
@@ -370,8 +375,10 @@ class ToolRun(ToolCallServices):
         tool = self.tool
         assert tool is not None
         text = f"Error: {describe_error(error)}"
-        if not isinstance(error, Exception) or (raised_by_tool and isinstance(error, ToolError)):
-            self.fatal = error  # KeyboardInterrupt and the like, or a tool that wants the run to fail
+        # In a process of its own the tool raises the latter: what it returned did not come as far as here.
+        meant = raised_by_tool and isinstance(error, ToolError) and not isinstance(error, ToolOutputError)
+        if meant or not isinstance(error, Exception):
+            self.fatal = error  # a tool that wants the run to fail, or KeyboardInterrupt and the like
         elif tool.on_error == "raise":
             self.fatal = error
         elif callable(tool.on_error):

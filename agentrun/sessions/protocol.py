@@ -24,5 +24,9 @@ class Session(Protocol):
         ...
 
     async def append(self, items: Sequence[Item]) -> None:
-        """Add ``items`` at the end, all or none."""
+        """Add ``items`` at the end, all or none.
+
+        Raise an error if a call id in them is in the history already. It can be if two runs use the session at once and
+        the model numbers its calls alike; no later run could be given the history then.
+        """
         ...

@@ -10,9 +10,13 @@ from typing import Any, Final, Literal, cast
 from agentrun.core.error_text import words_of
 from agentrun.core.errors import ToolError
 
-__all__ = ["to_output"]
+__all__ = ["ToolOutputError", "to_output"]
 
 _AS_IS: Final = frozenset((bool, int))
+
+
+class ToolOutputError(ToolError):
+    """What a tool returned has no JSON form. Not meant to end the run, as a `ToolError` that a tool raises is."""
 
 
 def to_output(value: object, *, tool_name: str | None = None) -> Any:
@@ -29,7 +33,7 @@ def to_output(value: object, *, tool_name: str | None = None) -> Any:
         tool_name: Name of the tool, for the error message.
 
     Raises:
-        ToolError: The value has no JSON form; the message names its type.
+        ToolOutputError: The value has no JSON form; the message names its type.
     """
     if isinstance(value, str):
         return _encodable(value)
@@ -42,7 +46,7 @@ def to_output(value: object, *, tool_name: str | None = None) -> Any:
     who = f"tool {tool_name!r}" if tool_name else "the tool"
     advice = _advice(value)
     if advice is not None:
-        raise ToolError(f"{who} returned {_article(type(value).__name__)}: {advice}", tool_name=tool_name)
+        raise ToolOutputError(f"{who} returned {_article(type(value).__name__)}: {advice}", tool_name=tool_name)
     from pydantic_core import PydanticSerializationError
 
     try:
@@ -53,7 +57,7 @@ def to_output(value: object, *, tool_name: str | None = None) -> Any:
             return _jsonable(value, "base64")
     except Exception as exc:
         inside = "" if _names(exc, type(value)) else f" ({words_of(exc)})"
-        raise ToolError(
+        raise ToolOutputError(
             f"{who} returned {_article(type(value).__name__)}, which cannot be turned into JSON{inside}: return text, "
             "numbers, lists, dicts, dataclasses or pydantic models",
             tool_name=tool_name,

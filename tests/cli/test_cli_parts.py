@@ -128,6 +128,9 @@ def test_endings_in_a_line() -> None:
     assert describe_ending(_result(status="failed", error=ValueError("a\nb"))) == Note(
         "failed: ValueError: a b; torn down in 0 ms; nothing left over", "bad"
     )
+    several = describe_ending(_result(status="failed", error=ExceptionGroup("g", [ValueError("a\nb"), KeyError()])))
+    assert several is not None
+    assert several.text.startswith("failed: ValueError: a b; KeyError; torn down")
     odd = describe_ending(_result(teardown=TeardownReport(cleanup_errors=["tool f: ValueError: x"])))
     assert odd is not None
     assert "errors in cleanup: tool f: ValueError: x" in odd.text

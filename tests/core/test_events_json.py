@@ -91,6 +91,47 @@ def test_progress_that_has_no_json_form_is_told_by_its_repr() -> None:
     assert json.loads(json.dumps(data))["data"] == {"done": [1, "<odd>"]}
 
 
+class _Mute:
+    def __repr__(self) -> str:
+        raise ValueError
+
+
+def _circle() -> list[Any]:
+    circle: list[Any] = []
+    circle.append(circle)
+    return circle
+
+
+def _deep() -> list[Any]:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    return deep
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"text", "text"),
+        (b"\xff", "_w=="),
+        ({"a": b"\xff", "b": b"text"}, {"a": "_w==", "b": "dGV4dA=="}),
+        (_circle(), "[[...]]"),
+        (_Mute(), "<_Mute>"),
+        ([_Mute()], ["<_Mute>"]),
+        (_deep(), "<list>"),
+        ([float("nan"), float("-inf"), 1.5], ["NaN", "-Infinity", 1.5]),
+        (["\ud800"], ["\ud800"]),
+        ({1: (2,)}, {"1": [2]}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_a_tool_passes_to_progress_has_a_json_form(data: Any, expected: Any) -> None:
+    event = event_to_dict(ToolProgress("c", "n", data))
+    assert event["data"] == expected
+    assert json.loads(json.dumps(event, allow_nan=False)) == event
+    assert event_to_dict(event_from_dict(event)) == event
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

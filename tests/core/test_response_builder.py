@@ -96,6 +96,70 @@ def test_what_is_no_model_event_is_refused_by_name(event: Any) -> None:
         build(event)
 
 
+class _Delta(ReasoningDelta):  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
+    pass
+
+
+def test_a_subclass_of_a_delta_is_refused_since_it_would_not_be_passed_on() -> None:
+    with pytest.raises(ModelBehaviorError, match=r"ToolCallDelta \(no subclasses of these\)"):
+        build(_Delta("r"))
+
+
+class Odd:
+    """Of no type that anything may have."""
+
+    def __repr__(self) -> str:
+        raise ValueError
+
+
+ODD: Any = Odd()
+
+
+@pytest.mark.parametrize(
+    ("event", "what"),
+    [
+        (ToolCall(ODD, "f"), "ToolCall.call_id is of type Odd; it must be str"),
+        (ToolCall("c", ODD), "ToolCall.name is of type Odd; it must be str"),
+        (ToolCall("c", "f", ODD), "ToolCall.arguments is of type Odd; it must be str"),
+        (ToolCall("c", "f", "{}", ODD), "ToolCall.provider_data is of type Odd; it must be a mapping or None"),
+        (Reasoning(ODD), "Reasoning.text is of type Odd; it must be str"),
+        (Reasoning("", ODD), "Reasoning.provider_data is of type Odd; it must be a mapping or None"),
+        (AssistantMessage(ODD), "AssistantMessage.text is of type Odd; it must be str"),
+        (AssistantMessage("", refusal=ODD), "AssistantMessage.refusal is of type Odd; it must be str or None"),
+        (
+            AssistantMessage("", provider_data=ODD),
+            "AssistantMessage.provider_data is of type Odd; it must be a mapping or None",
+        ),
+        (
+            AssistantMessage("", "odd"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            "AssistantMessage.status is 'odd'; it must be one of 'completed', 'incomplete'",
+        ),
+        (ResponseEnded(ODD), "ResponseEnded.usage is of type Odd; it must be a Usage or None"),
+        (ResponseEnded(None, ODD), "ResponseEnded.finish_reason is of type Odd; it must be str or None"),
+        (ResponseEnded(Usage(1, ODD)), "Usage.input_tokens is of type Odd; it must be int"),
+        (ResponseEnded(Usage(tool_calls=ODD)), "Usage.tool_calls is of type Odd; it must be int"),
+    ],
+)
+def test_what_could_not_be_stored_or_sent_is_refused_by_name_and_leaves_nothing_behind(event: Any, what: str) -> None:
+    builder = build(TextDelta("a"))
+    with pytest.raises(ModelBehaviorError) as refused:
+        builder.feed(event)
+    assert str(refused.value) == f"the model's stream yielded something odd: {what}"
+    assert builder.cut() == [AssistantMessage("a", "incomplete")]
+    assert builder.usage is None
+
+
+def test_a_delta_that_holds_no_text_is_refused_at_the_end_and_left_out() -> None:
+    builder = build(TextDelta("a"), TextDelta(5), TextDelta("b"))  # type: ignore[arg-type]  # pyright: ignore
+    assert builder.cut() == [AssistantMessage("ab", "incomplete")]
+    with pytest.raises(ModelBehaviorError) as refused:
+        builder.end()
+    assert (
+        str(refused.value) == "the model's stream yielded something odd: TextDelta.text is of type int; it must be str"
+    )
+    assert builder.cut() == [AssistantMessage("ab", "incomplete")]
+
+
 _texts = st.text(max_size=3)
 _events: st.SearchStrategy[Any] = st.one_of(
     st.builds(TextDelta, _texts),
@@ -113,6 +177,7 @@ def test_law_4_whatever_is_streamed_and_wherever_it_is_cut_what_is_said_is_kept_
     for position in range(len(events) + 1):
         fed = events[:position]
         builder = build(*fed)
+        builder.end()
         said: list[str] = []  # what the messages summed up, and what came after them
         open_text = ""
         for event in fed:

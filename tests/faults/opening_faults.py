@@ -160,7 +160,8 @@ FAULTS = [
         (
             Edit(
                 "agentrun.runtime.nested:agent_tool",
-                "        result = await run(agent, input, deps=ctx.deps)\n",
+                "        result = await run(agent, input, deps=ctx.deps, "
+                "config=_config(outer.run) if outer is not None else None)\n",
                 "        import anyio\n        box: list[Any] = []\n\n        async def go() -> None:\n"
                 "            box.append(await run(agent, input, deps=ctx.deps))\n\n"
                 "        ctx.run._run.task_group.start_soon(go)\n        while not box:\n"

@@ -72,8 +72,8 @@ FAULTS = [
         (
             Edit(
                 "agentrun.runtime.nursery:RunNursery.__aexit__",
-                "            parent.run.reports.teardown.abandoned_threads.extend(left)\n",
-                "            del left\n",
+                "            parent.run.reports.note_nested(run.reports.teardown, parent.what)\n",
+                "",
             ),
         ),
         "deaf nested",

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
 import anyio.lowlevel
+import pydantic
 import pytest
 
-from agentrun import Agent, RunConfig, RunContext, RunHooks, ToolError, ToolOutput, Trip, open_run, run, tool
+from agentrun import Agent, RunConfig, RunContext, RunHooks, RunResult, ToolError, ToolOutput, Trip, open_run, run, tool
 from agentrun.errors import AgentRunError, CallCancelled, ModelError
 from agentrun.events import Event, RunEnded
 from agentrun.sessions import MemorySession
@@ -404,6 +405,96 @@ async def test_call_cancelled_raised_out_of_turn_is_the_tools_own_error() -> Non
     assert_siblings_unharmed(got)
 
 
+async def test_a_cancellation_of_another_event_loop_is_the_tools_own_error() -> None:
+    async def bad(ctx: RunContext[Any]) -> str:
+        raise asyncio.CancelledError  # on trio, too
+
+    result, got, _ = await run_siblings(bad)
+    assert result.status == "completed"
+    assert got["m"].status == "failed"
+    assert "let a cancellation out" in got["m"].text
+    assert_siblings_unharmed(got)
+
+
+async def run_with_validator(error: BaseException) -> tuple[RunResult[Any], list[Event], BaseException | None]:
+    """A run whose model calls a tool twice, and an argument of the first call makes its validator raise ``error``."""
+
+    def validate(value: int) -> int:
+        if value:
+            raise error
+        return value
+
+    async def work(number: Annotated[int, pydantic.AfterValidator(validate)]) -> str:
+        await anyio.lowlevel.checkpoint()
+        return "worked"
+
+    model = ScriptedModel(
+        [[Call("work", {"number": 1}, call_id="bad"), Call("work", {"number": 0}, call_id="good")], Say("done")]
+    )
+    seen: list[Event] = []
+    raised: BaseException | None = None
+    try:
+        async with open_run(Agent("a", tools=[work], model=model), "go") as live:
+            await watch(live, seen)
+    except BaseException as exc:
+        raised = exc
+    return check_ended(live, model, seen), seen, raised
+
+
+class Odd(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncio.CancelledError(),
+        CallCancelled("by hand"),
+        BaseExceptionGroup("g", [ValueError(), asyncio.CancelledError()]),
+    ],
+    ids=repr,
+)
+async def test_a_cancellation_out_of_a_validator_is_the_error_of_that_call(error: BaseException) -> None:
+    result, _, raised = await run_with_validator(error)
+    assert (result.status, raised) == ("completed", None)
+    got = outputs(result.items)
+    assert (got["bad"].status, got["good"].output) == ("failed", "worked")
+    assert got["bad"].text.startswith("Error: the arguments could not be validated: ")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), Odd("odd")], ids=repr)
+async def test_an_exit_out_of_a_validator_fails_the_run_as_itself(error: BaseException) -> None:
+    result, _, raised = await run_with_validator(error)
+    assert result.status == "failed"
+    assert raised is error
+    got = outputs(result.items)
+    assert (got["bad"].status, got["good"].status) == ("failed", "cancelled")
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyError("no"), Odd("odd")], ids=repr)
+async def test_what_the_validator_of_an_output_lets_out_fails_the_run_and_the_answer_is_stored(
+    error: BaseException,
+) -> None:
+    def validate(value: int) -> int:
+        raise error
+
+    agent = Agent("a", model=ScriptedModel([Say("5")]), output_type=Annotated[int, pydantic.AfterValidator(validate)])
+    session = MemorySession()
+    raised: BaseException | None = None
+    try:
+        async with open_run(agent, "go", session=session) as live:
+            await live.wait()
+    except BaseException as exc:
+        raised = exc
+    result = check_ended(live)
+    assert result.status == "failed"
+    assert tuple(session.items) == result.history
+    if isinstance(error, asyncio.CancelledError):
+        assert str(raised) == "the output_type of agent 'a' let a cancellation out that agentrun did not ask for"
+    else:
+        assert raised is error
+
+
 # Swallowing ------------------------------------------------------------------------------------------------------
 
 
@@ -685,8 +776,9 @@ async def test_hooks_that_raise_or_let_cancellations_out_touch_nothing() -> None
     assert said == {"run start", "run end", "model start", "model end", "tool start", "tool end"}
 
 
-async def test_a_stream_that_lets_a_foreign_cancellation_out_fails_with_a_model_error() -> None:
-    cancelled = anyio.get_cancelled_exc_class()
+@pytest.mark.parametrize("of_another_loop", [False, True])
+async def test_a_stream_that_lets_a_foreign_cancellation_out_fails_with_a_model_error(of_another_loop: bool) -> None:
+    cancelled = asyncio.CancelledError if of_another_loop else anyio.get_cancelled_exc_class()
     from agentrun.testing import Fail
 
     model = ScriptedModel([[Say("so far"), Fail(cancelled.__new__(cancelled))]])
@@ -699,9 +791,10 @@ async def test_a_stream_that_lets_a_foreign_cancellation_out_fails_with_a_model_
     assert result.text == "so far"
 
 
-async def test_a_guardrail_that_lets_a_foreign_cancellation_out_fails_the_run_by_name() -> None:
+@pytest.mark.parametrize("of_another_loop", [False, True])
+async def test_a_guardrail_that_lets_a_foreign_cancellation_out_fails_the_run_by_name(of_another_loop: bool) -> None:
     async def guard(items: Any) -> Trip | None:
-        cancelled = anyio.get_cancelled_exc_class()
+        cancelled = asyncio.CancelledError if of_another_loop else anyio.get_cancelled_exc_class()
         raise cancelled.__new__(cancelled)
 
     agent = Agent("a", input_guardrails=[guard], model=ScriptedModel([Say("hi")]))

@@ -21,16 +21,16 @@ def test_each_tool_is_encoded_once_also_beside_others() -> None:
         return {"name": tool.name}
 
     one, other, encoder = spec("one"), spec("other"), ToolEncoder(encode)
-    assert json.loads(encoder.encode([one])) == [{"name": "one"}]
-    assert json.loads(encoder.encode((other, one))) == [{"name": "other"}, {"name": "one"}]
-    assert json.loads(encoder.encode([])) == []
+    assert json.loads(b"[%b]" % encoder.encode([one])) == [{"name": "one"}]
+    assert json.loads(b"[%b]" % encoder.encode((other, one))) == [{"name": "other"}, {"name": "one"}]
+    assert json.loads(b"[%b]" % encoder.encode([])) == []
     assert encoded == ["one", "other"]
 
 
 def test_tools_that_are_made_anew_each_time_are_not_kept_for_ever() -> None:
     encoder = ToolEncoder(lambda tool: {"name": tool.name})
     for number in range(3000):
-        assert json.loads(encoder.encode([spec(str(number))])) == [{"name": str(number)}]
+        assert json.loads(b"[%b]" % encoder.encode([spec(str(number))])) == [{"name": str(number)}]
     assert len(encoder._known) <= 1024
 
 
