@@ -166,9 +166,8 @@ async def _load_session(run: Run) -> None:
         return
     machine = run.machine
     try:
-        earlier = Transcript(
-            parse_items(outcome.value, what="session"), what="session"
-        )  # a store may well keep plain dicts
+        stored_items = parse_items(outcome.value, what="session")  # a store may well keep plain dicts
+        earlier = Transcript(stored_items, what="session")
         stored = len(earlier)
         earlier.append_input(machine.transcript.view())
     except Exception as exc:  # noqa: BLE001 - what a session gives is input like any other
