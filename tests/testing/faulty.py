@@ -93,6 +93,17 @@ async def swallowing_retry_loop() -> None:
         group.start_soon(client)
 
 
+async def swallowing_retry_of_a_group() -> None:
+    for _ in range(2):
+        try:
+            async with anyio.create_task_group() as group:  # BUG
+                group.start_soon(anyio.sleep, 1)
+                group.start_soon(anyio.sleep, 2)
+            return
+        except BaseException:
+            continue
+
+
 async def endless_retry_loop() -> None:
     async def client() -> None:
         while True:

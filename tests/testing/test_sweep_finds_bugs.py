@@ -17,6 +17,7 @@ CASES: list[tuple[Callable[[], Any], Callable[[], Any] | None, str]] = [
     (faulty.acquire_before_try, faulty.limiter_is_free, "oracle"),
     (faulty.await_in_finally, faulty.session_is_closed, "oracle"),
     (faulty.swallowing_retry_loop, None, "swallowed"),
+    (faulty.swallowing_retry_of_a_group, None, "swallowed"),
     (faulty.endless_retry_loop, None, "livelock"),
     (faulty.slow_shielded_cleanup, None, "grace"),
     (faulty.cleanup_waits_for_ever, None, "deadlock"),

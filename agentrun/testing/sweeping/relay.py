@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import anyio
 
+from agentrun.testing.sweeping.judging import leaves
 from agentrun.testing.sweeping.places import Place, where
 
 __all__ = ["Relay", "TaskRecord", "keep_for_ever"]
@@ -34,6 +35,7 @@ class TaskRecord:
         cuts: Where it stood when a cancellation, whosever it was, was delivered to it, since the injection; of a
             thread, where it stood when something was injected.
         kind: What it is.
+        raised_cancelled: Whether it ended with a cancellation, among what else it raised.
         works_for: The thread that has asked for it, and that waits for it; ``None`` if that is not known.
     """
 
@@ -44,6 +46,7 @@ class TaskRecord:
     deliveries: list[Place] = field(default_factory=list[Place])
     cuts: list[Place] = field(default_factory=list[Place])
     kind: Literal["task", "thread"] = "task"
+    raised_cancelled: bool = False
     works_for: Any = None
 
     @property
@@ -104,8 +107,13 @@ class Relay(Coroutine[Any, Any, Any]):
             raise
 
     def _ended(self, exc: BaseException) -> None:
-        self._record.ending = "returned" if isinstance(exc, StopIteration) else "raised"
-        self._record.coro = None  # its frame is gone, and what it held shall go, too
+        record = self._record
+        if isinstance(exc, StopIteration):
+            record.ending = "returned"
+        else:
+            record.ending = "raised"
+            record.raised_cancelled = any(isinstance(leaf, anyio.get_cancelled_exc_class()) for leaf in leaves(exc))
+        record.coro = None  # its frame is gone, and what it held shall go, too
 
     def close(self) -> None:
         """Close the coroutine."""

@@ -105,6 +105,18 @@ class _Watch:
             except BaseException as exc:  # noqa: BLE001 - see the class
                 self.error = self.error or exc
 
+    def task_exited(self, task: Any) -> None:
+        """A task that waits at the end of its nursery is told of a cancellation by nothing but what its tasks raise."""
+        record, nursery = self.records.get(task), task.parent_nursery
+        host = self.records.get(nursery.parent_task) if nursery is not None else None
+        if not self._trial.active or record is None or host is None or host.coro is None:
+            return
+        if record.deliveries and record.raised_cancelled and not host.deliveries:
+            try:
+                host.cancelled(ours=True)
+            except BaseException as exc:  # noqa: BLE001 - see the class
+                self.error = self.error or exc
+
     def before_io_wait(self, timeout: float) -> None:
         """Another turn of the event loop."""
         try:
