@@ -7,7 +7,7 @@ import contextlib
 import inspect
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import anyio
@@ -159,6 +159,22 @@ async def forgotten_generator() -> None:
 
     async for _ in numbers():
         await anyio.sleep(1)
+
+
+async def forgotten_inner_generator() -> None:
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1  # BUG
+        finally:
+            await anyio.sleep(1)
+
+    async def doubled() -> AsyncGenerator[int]:
+        async for number in numbers():
+            yield 2 * number
+
+    async with contextlib.aclosing(doubled()) as closed:
+        async for _ in closed:
+            await anyio.sleep(1)
 
 
 async def late_coroutine() -> None:

@@ -22,6 +22,7 @@ CASES: list[tuple[Callable[[], Any], Callable[[], Any] | None, str]] = [
     (faulty.slow_shielded_cleanup, None, "grace"),
     (faulty.cleanup_waits_for_ever, None, "deadlock"),
     (faulty.forgotten_stream, None, "resource"),
+    (faulty.forgotten_inner_generator, None, "asyncgen"),
     (faulty.late_coroutine, None, "resource"),
     (faulty.forgotten_thread, None, "thread"),
     (faulty.forgotten_descriptor, None, "fd"),

@@ -97,6 +97,16 @@ class SweepLoop(VirtualTimeLoop):
             trial.active = True
         return task
 
+    def _asyncgen_finalizer_hook(self, agen: Any) -> None:
+        """As in any loop. The generator has been reported if it matters, and so the task that closes it is no news."""
+        loop: Any = self
+        loop._asyncgens.discard(agen)
+        if not self.is_closed():
+            self.call_soon_threadsafe(self._close, agen.aclose())
+
+    def _close(self, closing: Any) -> None:
+        self.create_task(closing).record.may_be_left = True
+
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:

@@ -215,7 +215,7 @@ class Trial:
         self.cut = tuple(dict.fromkeys(cut))
         root = self.records[0]
         for record in self.records[1:]:
-            if record.ending == "running" and not self._is_known_thread(record):
+            if record.ending == "running" and not (record.may_be_left or self._is_known_thread(record)):
                 place = where(record.coro)
                 self.violate(
                     record.kind, f"{record.label} is still alive after the scenario has ended; it waits at", place

@@ -35,6 +35,7 @@ class TaskRecord:
         cuts: Where it stood when a cancellation, whosever it was, was delivered to it, since the injection; of a
             thread, where it stood when something was injected.
         kind: What it is.
+        may_be_left: Whether it is no news that it is still alive in the end.
         raised_cancelled: Whether it ended with a cancellation, among what else it raised.
         works_for: The thread that has asked for it, and that waits for it; ``None`` if that is not known.
     """
@@ -46,6 +47,7 @@ class TaskRecord:
     deliveries: list[Place] = field(default_factory=list[Place])
     cuts: list[Place] = field(default_factory=list[Place])
     kind: Literal["task", "thread"] = "task"
+    may_be_left: bool = False
     raised_cancelled: bool = False
     works_for: Any = None
 
