@@ -57,6 +57,10 @@ _ADVICE: Final[dict[str, str]] = {
         "Let the cancellation through. `except Exception` does not catch it; `except BaseException` and a bare "
         "`except` do, and must end with `raise`. No `return`, `break` or `continue` in a `finally`."
     ),
+    "unhandled": (
+        "Await each task that is started (best in a task group), whatever comes: also when it was cancelled, its error "
+        "reaches nobody else. What a callback of the event loop or a finalizer may raise must be caught there."
+    ),
     "cleanup": "Catch in the cleanup what it may raise: nobody is left who could do something about it.",
     "grace": (
         "Bound the cleanup (`anyio.move_on_after(seconds)`), or give it more time: RunConfig(cleanup_grace=seconds)."

@@ -78,6 +78,29 @@ async def shield_orphan() -> None:
     await asyncio.shield(save())
 
 
+async def unseen_error() -> None:
+    async def save() -> None:
+        try:
+            await asyncio.sleep(5)
+        finally:
+            raise OSError("the disk is full")  # BUG
+
+    task = asyncio.ensure_future(save())
+    try:
+        await asyncio.sleep(1)
+    finally:
+        task.cancel()
+        await asyncio.sleep(0.1)
+
+
+async def error_in_a_callback() -> None:
+    def fail() -> None:
+        raise OSError("the disk is full")  # BUG
+
+    asyncio.get_running_loop().call_later(0.5, fail)
+    await asyncio.sleep(1)
+
+
 async def swallowing_retry_loop() -> None:
     async def fetch() -> None:
         await anyio.sleep(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -66,3 +67,26 @@ def test_the_lines_of_a_response_may_be_left_where_they_are_cut(backend: Any, pa
             await anyio.sleep(1)
 
     cancel_everywhere(scenario, backends=[backend], second=1).raise_if_failed()
+
+
+def test_an_error_that_somebody_looks_at_is_no_matter_when_is_none_that_reached_nobody() -> None:
+    tasks: list[asyncio.Task[None]] = []
+
+    async def fail() -> None:
+        raise OSError("the disk is full")
+
+    async def scenario() -> None:
+        task = asyncio.ensure_future(fail())
+        tasks[:] = [task]
+        asyncio.ensure_future(fail()).add_done_callback(lambda done: done.exception())
+        await asyncio.sleep(0)
+        await asyncio.wait([task])
+
+    def look() -> None:
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()
+
+    cancel_everywhere(
+        scenario, backends=["asyncio"], oracle=look, modes=["resuming"], ignore=["task"]
+    ).raise_if_failed()

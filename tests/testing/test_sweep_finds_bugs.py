@@ -59,6 +59,23 @@ def test_an_orphan_of_asyncio_shield_is_named_with_its_line() -> None:
     assert "task 2 (save) is still alive" in str(report)
 
 
+@pytest.mark.parametrize(
+    ("scenario", "what"),
+    [
+        (faulty.unseen_error, "task 2 (save) failed, and nobody has looked"),
+        (faulty.error_in_a_callback, "Exception in callback"),
+    ],
+)
+def test_an_error_that_asyncio_would_only_log_is_named_with_its_line(scenario: Callable[[], Any], what: str) -> None:
+    report = cancel_everywhere(scenario, backends=["asyncio"], modes=["native-1"])
+    assert checks(report) == {"unhandled"}
+    [violation] = report.failures[0].violations
+    assert violation.message.startswith(what)
+    assert violation.message.endswith("OSError: the disk is full, raised at")
+    assert violation.place is not None
+    assert violation.place.line == faulty.line_of(scenario)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_asynchronous_generator_that_is_left_open_is_named_with_its_yield(backend: Any) -> None:
     report = cancel_everywhere(faulty.forgotten_generator, backends=[backend], modes=["suspended"])

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from agentrun.testing.sweeping.asyncio_threads import AsyncioCrew
 from agentrun.testing.sweeping.baton import VirtualThread, current_thread
+from agentrun.testing.sweeping.judging import raised_at
 from agentrun.testing.sweeping.points import Abandoned, Trial
 from agentrun.testing.sweeping.relay import TaskRecord, keep_for_ever
 from agentrun.testing.sweeping.verdicts import SweepRefused
@@ -33,6 +34,7 @@ def run_trial(trial: Trial) -> None:
             loop.run_until_complete(trial.root())
             if loop._asyncgens:  # type: ignore[attr-defined]
                 loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.tell_of_errors_that_nobody_has_seen()
     finally:
         loop.crew.close()
         loop.forget()
@@ -78,6 +80,7 @@ class SweepLoop(VirtualTimeLoop):
         self._tasks: list[_SweepTask] = []
         self._thread = threading.get_ident()
         self.crew: AsyncioCrew = AsyncioCrew(trial, self)
+        self._ended: list[_SweepTask] = []  # the tasks that had ended when the scenario did
         self._asked_by: VirtualThread | None = None  # the thread that has asked for the task that is being made
         self.set_exception_handler(self._complain)
 
@@ -145,9 +148,21 @@ class SweepLoop(VirtualTimeLoop):
         self._trial.stuck("deadlock", "all tasks wait, and nothing is left that could wake one:")
 
     def _complain(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        detail = f": {type(error).__name__}: {error}" if error is not None else ""
-        self._trial.violate("exception", f"{context.get('message', 'unknown')}{detail}")
+        self._tell(str(context.get("message", "unknown")), context.get("exception"))
+
+    def _tell(self, what: str, error: BaseException | None) -> None:
+        if error is not None:
+            what = f"{what}: {type(error).__name__}: {error}"
+        if error is None or error.__traceback__ is None:
+            self._trial.violate("unhandled", what)
+        else:
+            self._trial.violate("unhandled", f"{what}, raised at", raised_at(error))
+
+    def tell_of_errors_that_nobody_has_seen(self) -> None:
+        """Of those of tasks. asyncio says so when a task is freed, which here is when the trial has been judged."""
+        for task in self._ended:
+            if task._log_traceback:
+                self._tell(f"{task.record.label} failed, and nobody has looked", task.exception())
 
     # What the trial asks of its backend -------------------------------------------------------------------------
 
@@ -175,6 +190,7 @@ class SweepLoop(VirtualTimeLoop):
         root = self._tasks[0]
         while root.cancelling():
             root.uncancel()
+        self._ended = [task for task in self._tasks[1:] if task.done()]
         left = [task for task in self._tasks[1:] if not task.done()]
         for _ in range(3):
             if left:

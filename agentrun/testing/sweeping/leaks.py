@@ -97,7 +97,7 @@ class LeakWatch:
             if issubclass(warning.category, (ResourceWarning, RuntimeWarning)) and "Async generator" not in text:
                 trial.violate("resource", _ADDRESS.sub("", text))
         for text in self._unraisable:
-            trial.violate("exception", text)
+            trial.violate("unhandled", text)
 
     def _note_unraisable(self, unraisable: Any) -> None:
         error = unraisable.exc_value
