@@ -97,8 +97,17 @@ async def error_in_a_callback() -> None:
     def fail() -> None:
         raise OSError("the disk is full")  # BUG
 
-    asyncio.get_running_loop().call_later(0.5, fail)
+    asyncio.get_running_loop().call_soon(fail)
     await asyncio.sleep(1)
+
+
+async def forgotten_timer() -> None:
+    def remind() -> None:  # BUG
+        raise AssertionError("too late")
+
+    timer = asyncio.get_running_loop().call_later(5, remind)
+    await asyncio.sleep(1)
+    timer.cancel()
 
 
 async def swallowing_retry_loop() -> None:

@@ -59,6 +59,13 @@ def test_an_orphan_of_asyncio_shield_is_named_with_its_line() -> None:
     assert "task 2 (save) is still alive" in str(report)
 
 
+def test_a_timer_of_the_event_loop_that_is_still_set_is_named_with_its_callback() -> None:
+    report = cancel_everywhere(faulty.forgotten_timer, backends=["asyncio"], modes=["suspended"])
+    assert checks(report) == {"resource"}
+    assert "remind is still to be called by the event loop, at" in str(report)
+    assert f"faulty.py:{faulty.line_of(faulty.forgotten_timer)} " in str(report)
+
+
 @pytest.mark.parametrize(
     ("scenario", "what"),
     [

@@ -12,6 +12,7 @@ from typing import Any, Final
 from agentrun.testing.sweeping.asyncio_threads import AsyncioCrew
 from agentrun.testing.sweeping.baton import VirtualThread, current_thread
 from agentrun.testing.sweeping.judging import raised_at
+from agentrun.testing.sweeping.places import Place, is_own_module
 from agentrun.testing.sweeping.points import Abandoned, Trial
 from agentrun.testing.sweeping.relay import TaskRecord, keep_for_ever
 from agentrun.testing.sweeping.verdicts import SweepRefused
@@ -190,6 +191,7 @@ class SweepLoop(VirtualTimeLoop):
         root = self._tasks[0]
         while root.cancelling():
             root.uncancel()
+        self._tell_of_timers()
         self._ended = [task for task in self._tasks[1:] if task.done()]
         left = [task for task in self._tasks[1:] if not task.done()]
         for _ in range(3):
@@ -198,6 +200,17 @@ class SweepLoop(VirtualTimeLoop):
                     task.cancel("left behind")
                 await asyncio.wait(left, timeout=1.0)
                 left = [task for task in left if not task.done()]
+
+    def _tell_of_timers(self) -> None:
+        """Of callbacks of the scenario's own that are still to be called. Those of asyncio belong to some task."""
+        loop: Any = self
+        for timer in loop._scheduled:
+            code = getattr(timer._callback, "__code__", None)  # of a method, too; a cancelled timer has no callback
+            if code is not None and is_own_module(timer._callback.__module__ or ""):
+                place = Place(code.co_filename, code.co_firstlineno, code.co_qualname)
+                self._trial.violate(
+                    "resource", f"{code.co_qualname} is still to be called by the event loop, at", place
+                )
 
     def forget(self) -> None:
         """Leave no task to complain that it was destroyed while pending: the trial has said so."""

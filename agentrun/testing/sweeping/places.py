@@ -13,7 +13,7 @@ from pathlib import Path
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any, Final, cast
 
-__all__ = ["Place", "Standing", "is_own", "place_in_stack", "where"]
+__all__ = ["Place", "Standing", "is_own", "is_own_module", "place_in_stack", "where"]
 
 _FRAMED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _LIBRARIES: Final = frozenset({"anyio", "outcome", "sniffio", "trio"})
@@ -109,7 +109,11 @@ def where(suspended: Any) -> Place:
 
 def is_own(frame: FrameType) -> bool:
     """Whether a frame is of the code under test: no library's that it waits in, and not the harness's."""
-    module = frame.f_globals.get("__name__", "")
+    return is_own_module(frame.f_globals.get("__name__", ""))
+
+
+def is_own_module(module: str) -> bool:
+    """Whether a module is of the code under test; see `is_own`."""
     top = module.partition(".")[0]
     if module.startswith(_ENGINE) or module in _HARNESS:
         return False
