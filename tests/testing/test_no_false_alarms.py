@@ -1,4 +1,4 @@
-"""`cancel_everywhere` has nothing to say about code that is right, or that its author cannot change."""
+"""`cancel_everywhere` and `check_tool` say nothing about code that is right, or that its author cannot change."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 import httpx2
 import pytest
 
-from agentrun.testing import cancel_everywhere
+from agentrun.testing import cancel_everywhere, check_tool
 
 BACKENDS: list[Any] = ["asyncio", "trio"]
 both = pytest.mark.parametrize("backend", BACKENDS)
@@ -90,3 +90,25 @@ def test_an_error_that_somebody_looks_at_is_no_matter_when_is_none_that_reached_
     cancel_everywhere(
         scenario, backends=["asyncio"], oracle=look, modes=["resuming"], ignore=["task"]
     ).raise_if_failed()
+
+
+@both
+def test_a_tool_that_cancels_its_own_tasks_has_swallowed_nothing(backend: Any) -> None:
+    async def first() -> str:
+        """The first answer wins; all must come in time."""
+        won: list[str] = []
+        async with anyio.create_task_group() as group:
+
+            async def ask(name: str, seconds: float) -> None:
+                await anyio.sleep(seconds)
+                won.append(name)
+                group.cancel_scope.cancel()
+
+            group.start_soon(ask, "slow", 2)
+            group.start_soon(ask, "quick", 1)
+        with anyio.move_on_after(1):
+            async with anyio.create_task_group() as group:
+                group.start_soon(anyio.sleep, 5)
+        return won[0]
+
+    check_tool(first, backends=[backend])

@@ -175,6 +175,9 @@ class SweepLoop(VirtualTimeLoop):
         """``Task.cancel()`` on the root."""
         self._tasks[0].cancel(token)
 
+    def begin_watching(self) -> None:
+        """Nothing: here each task is told by a step of its own, which agentrun sees itself."""
+
     def force(self) -> None:
         """Cancel all tasks natively: that goes through shields. End the threads, for which some may wait."""
         self.crew.end_all()

@@ -37,6 +37,8 @@ class TaskRecord:
         kind: What it is.
         may_be_left: Whether it is no news that it is still alive in the end.
         raised_cancelled: Whether it ended with a cancellation, among what else it raised.
+        outside: Trio's cancel status at the beginning of what `Backend.begin_watching` was called for; on trio only.
+        told_of_outside: Whether its tasks have raised in it a cancellation that comes from out there.
         works_for: The thread that has asked for it, and that waits for it; ``None`` if that is not known.
     """
 
@@ -49,6 +51,8 @@ class TaskRecord:
     kind: Literal["task", "thread"] = "task"
     may_be_left: bool = False
     raised_cancelled: bool = False
+    outside: Any = None
+    told_of_outside: bool = False
     works_for: Any = None
 
     @property
