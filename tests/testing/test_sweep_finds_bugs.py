@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import pytest
 
 from agentrun.testing import SweepReport, cancel_everywhere
@@ -57,6 +59,21 @@ def test_an_orphan_of_asyncio_shield_is_named_with_its_line() -> None:
     line = faulty.line_of(faulty.shield_orphan)
     assert all(violation.place.line == line for f in report.failures for violation in f.violations if violation.place)
     assert "task 2 (save) is still alive" in str(report)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_thread_without_a_name_of_its_own_is_called_the_same_in_each_run(backend: Any) -> None:
+    async def scenario() -> None:
+        stop = threading.Event()
+        thread = threading.Thread(target=stop.wait, args=(0.2,))
+        thread.start()
+        await anyio.sleep(1)
+        stop.set()
+        thread.join()
+
+    report = cancel_everywhere(scenario, backends=[backend])
+    messages = {violation.message for failure in report.failures for violation in failure.violations}
+    assert messages == {"'Thread (wait)' is still alive"}
 
 
 def test_a_timer_of_the_event_loop_that_is_still_set_is_named_with_its_callback() -> None:

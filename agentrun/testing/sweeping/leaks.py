@@ -27,6 +27,7 @@ _Process: TypeAlias = tuple[set[threading.Thread], set[str], set[str]]
 """Threads, file descriptors and child processes."""
 
 _ADDRESS = re.compile(r" at (0x)?[0-9a-f]{6,}")
+_NUMBER_OF_A_THREAD = re.compile(r"^(ThreadPoolExecutor|Thread)-\d+(_\d+)?")  # another one in each trial
 _FD_DIRECTORIES = ("/proc/self/fd", "/dev/fd")
 
 _LEAVE_THEIR_GENERATORS: Final = frozenset({"httpcore", "httpcore2", "httpx", "httpx2"})
@@ -86,7 +87,8 @@ class LeakWatch:
         gc.collect()
         self._before = after = _look(self._fd_directory)  # what one trial has left is not the fault of the next
         for thread in after[0] - threads:
-            trial.violate("thread", f"{thread.name!r} is still alive")
+            name = _NUMBER_OF_A_THREAD.sub(r"\1", thread.name)
+            trial.violate("thread", f"{name!r} is still alive")
         if left := after[1] - descriptors:
             trial.violate("fd", ", ".join(f"{number} ({_target(number)})" for number in sorted(left, key=int)))
         for child in sorted(after[2] - children):
