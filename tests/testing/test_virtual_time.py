@@ -109,6 +109,38 @@ def test_time_goes_on_while_a_cancelled_scope_cancels_again_and_again_what_waits
     assert took == [pytest.approx(0.3)] * len(took)
 
 
+def test_time_goes_on_while_a_condition_takes_its_lock_back_in_spite_of_cancellations() -> None:
+    async def main() -> None:
+        condition = asyncio.Condition()
+
+        async def hold() -> None:
+            async with condition:
+                await asyncio.sleep(2)
+                condition.notify()
+
+        async with condition:
+            holds = asyncio.ensure_future(hold())
+            await condition.wait()
+        await holds
+
+    # A task that has not begun when the scenario is cancelled goes on behind it.
+    cancel_everywhere(main, backends=["asyncio"], ignore=["task"]).raise_if_failed()
+
+
+def test_time_stands_still_for_code_that_takes_its_cancellation_and_waits_on() -> None:
+    async def main() -> None:
+        event = asyncio.Event()
+        asyncio.get_running_loop().call_later(5, event.set)
+        while not event.is_set():
+            try:
+                await event.wait()
+            except asyncio.CancelledError:
+                continue
+
+    report = cancel_everywhere(main, backends=["asyncio"], modes=["suspended"], ignore=["resource"])
+    assert [violation.check for violation in report.failures[0].violations][0] == "livelock"
+
+
 def test_time_stands_still_for_what_sets_its_timer_anew_each_time_that_it_is_cancelled() -> None:
     async def main() -> None:
         while True:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any, Final, cast
 
-__all__ = ["Place", "Standing", "is_own", "is_own_module", "place_in_stack", "where"]
+__all__ = ["Place", "Standing", "is_own", "is_own_module", "links", "place_in_stack", "what_went_on", "where"]
 
 _FRAMED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _LIBRARIES: Final = frozenset({"anyio", "outcome", "sniffio", "trio"})
@@ -105,6 +105,17 @@ def where(suspended: Any) -> Place:
         return Place("<unknown>", 0, getattr(suspended, "__qualname__", repr(suspended)))
     waiting_in = deepest.f_code.co_name if deepest is not frame else ""
     return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname, waiting_in)
+
+
+def what_went_on(before: list[Any], now: list[Any]) -> FrameType | None:
+    """Of two looks at a suspended coroutine with `links`: the deepest frame that has waited all the while."""
+    kept = [one for one, other in zip(before, now, strict=False) if one is other]
+    return _frame(kept[-1]) if kept else None
+
+
+def links(suspended: Any) -> list[Any]:
+    """A suspended coroutine, what it awaits, what that awaits, and so on, as far as Python code goes."""
+    return list(_chain(suspended))
 
 
 def is_own(frame: FrameType) -> bool:
