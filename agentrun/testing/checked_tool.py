@@ -18,6 +18,7 @@ from agentrun.testing.scripted import Call, Say, ScriptedModel
 from agentrun.testing.sweeping.judging import raised_at
 from agentrun.testing.sweeping.places import Place
 from agentrun.testing.sweeping.points import Point, Trial
+from agentrun.testing.sweeping.relay import TaskRecord
 from agentrun.testing.tool_findings import in_user_code, teardown_findings
 from agentrun.testing.watched_runs import RunPlan, WatchedRuns
 from agentrun.tools.context import RunContext
@@ -67,16 +68,18 @@ class CheckedTool:
         self._arguments = arguments
         self._oracle = oracle
         self._raises = raises
+        self._name = ""
         self._tool_has_timeout = False
         self._call: ToolRun | None = None
         self._raised: _Raised | None = None
+        self._returned: TaskRecord | None = None
         self._trial: Trial
         plan = RunPlan(make=self._agent, input="Go on.", deps=deps, config=config, tidy=False, oracle=self._judge)
         self._runs = WatchedRuns(plan)
 
     async def scenario(self, trial: Trial) -> None:
         """One run."""
-        self._trial, self._call, self._raised = trial, None, None
+        self._trial, self._call, self._raised, self._returned = trial, None, None, None
         trial.actions["time_out"] = self._time_out
         await self._runs.scenario(trial)
 
@@ -105,7 +108,7 @@ class CheckedTool:
 
     def _agent(self) -> Agent[Any, Any]:
         tool = self._make()
-        self._tool_has_timeout = tool.timeout is not None
+        self._name, self._tool_has_timeout = tool.name, tool.timeout is not None
         model = ScriptedModel([Call(tool.name, self._arguments), *[Say("Very well.")] * (1 + _SPARE_TURNS)])
         return Agent("minimal", tools=[_WatchedTool.of(tool, self)], model=model)
 
@@ -113,6 +116,17 @@ class CheckedTool:
         """The tool is being called. In its task, or its thread."""
         self.has_run = True
         self._call = current_tool_run.get()
+
+    async def see(self, coro: Coroutine[Any, Any, Any]) -> Any:
+        """Await what the tool awaits."""
+        task = self._trial.backend.begin_watching()
+        try:
+            value = await coro
+        except Exception as exc:
+            self.raised(exc)
+            raise
+        self._returned = task
+        return value
 
     def raised(self, exc: BaseException) -> None:
         """The tool has raised."""
@@ -142,6 +156,12 @@ class CheckedTool:
             # A thread may raise what it is meant to raise when it has been cancelled, and has not looked.
             if meant is None or found.law != 7 or not found.evidence.endswith(f"{meant.type.__name__}: {meant.text}"):
                 yield found
+        if (
+            self._returned is not None
+            and self._returned.told_of_outside
+            and not result.teardown.swallowed_cancellations
+        ):
+            yield BrokenLaw(8, f"tool {self._name} was cancelled, and returned as if it had not been")
         output = next((item for item in result.items if isinstance(item, ToolOutput)), None)
         if output is None:
             return
@@ -176,11 +196,4 @@ class _WatchedTool(FunctionTool[..., Any]):
         except Exception as exc:  # of a sync tool; this is its thread
             self._watcher.raised(exc)
             raise
-        return self._see(value) if inspect.iscoroutine(value) else value
-
-    async def _see(self, coro: Coroutine[Any, Any, Any]) -> Any:
-        try:
-            return await coro
-        except Exception as exc:
-            self._watcher.raised(exc)
-            raise
+        return self._watcher.see(value) if inspect.iscoroutine(value) else value

@@ -106,8 +106,9 @@ def cancel_everywhere(
         raises: Exceptions that the scenario may raise. It fails if it raises others, with and without injection.
         seed: Chooses the order in which trio runs tasks that are ready together; try several.
         grace: Seconds of virtual time that the teardown may take.
-        ignore: Checks whose findings do not count, such as ``["asyncgen"]`` for a library that leaves generators
-            without cleanup to the garbage collector.
+        ignore: Checks whose findings do not count, such as ``["asyncgen"]`` for a library that leaves its generators
+            to the garbage collector. (Those of httpx and httpcore never count, nor does one that is left at a ``yield``
+            that is in no ``try`` and no ``with``, and so has no cleanup.)
         second: So many of the points after each injection get a second one in a run of their own: a native cancel
             after a scoped one, or the other way round.
         limit: At most so many points for each backend and mode, evenly spread; ``None`` means all.

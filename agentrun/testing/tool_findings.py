@@ -55,7 +55,13 @@ _ADVICE: Final[dict[str, str]] = {
     "subprocess": "End the process and wait for it in the cleanup, shielded; or use agentrun's tools for processes.",
     "swallowed": (
         "Let the cancellation through. `except Exception` does not catch it; `except BaseException` and a bare "
-        "`except` do, and must end with `raise`. No `return`, `break` or `continue` in a `finally`."
+        "`except` do, and must end with `raise`. No `return`, `break` or `continue` in a `finally`. On asyncio a task "
+        "group that fails loses a cancellation that comes meanwhile: catch the errors in its tasks, not with `except*` "
+        "around it. Before Python 3.12 asyncio.wait_for loses one that comes with its result: use anyio.fail_after."
+    ),
+    "unhandled": (
+        "Await each task that is started (best in a task group), whatever comes: also when it was cancelled, its error "
+        "reaches nobody else. What a callback of the event loop or a finalizer may raise must be caught there."
     ),
     "cleanup": "Catch in the cleanup what it may raise: nobody is left who could do something about it.",
     "grace": (

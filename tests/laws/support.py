@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -93,20 +93,3 @@ def check_ended(
         new_calls = [item.call_id for item in result.items if isinstance(item, ToolCall)]
         assert sorted(told) == sorted(new_calls)
     return result
-
-
-def run_on(backend: str, function: Callable[..., Awaitable[Any]], *args: Any, seed: int | None = None) -> Any:
-    """Run an async function in an event loop of its own; ``seed`` chooses trio's schedule."""
-    if backend != "trio":
-        return anyio.run(function, *args, backend=backend)
-    import trio.testing
-    from trio._core import _run as trio_run
-
-    before = trio_run._r.getstate()
-    if seed is not None:
-        trio_run._r.seed(seed)
-    try:
-        clock = trio.testing.MockClock(autojump_threshold=0) if seed is not None else None
-        return anyio.run(function, *args, backend="trio", backend_options={"clock": clock} if clock else {})
-    finally:
-        trio_run._r.setstate(before)

@@ -32,8 +32,9 @@ from agentrun.events import Event, event_to_dict
 from agentrun.items import dump_items
 from agentrun.sessions import MemorySession
 from agentrun.testing import Call, Fail, Say, ScriptedModel, assert_valid_history
+from agentrun.testing.sweeping.virtual_time import run_virtual
 
-from .support import check_ended, checkpoints, run_on, structural, watch
+from .support import check_ended, checkpoints, structural, watch
 
 SCHEDULES = (1, 2, 3, 4)
 PACE = 12  # steps of the scheduler between two moments; more than the starts of all calls of a turn can take together
@@ -276,10 +277,10 @@ STATUSES: dict[str, int] = {}
 
 @pytest.mark.parametrize("seed", range(80))
 def test_both_backends_agree_on_any_program_whatever_the_schedule(seed: int) -> None:
-    expected = run_on("asyncio", _play, seed)
+    expected = run_virtual(_play, seed)
     STATUSES[expected["status"]] = STATUSES.get(expected["status"], 0) + 1
     for schedule in SCHEDULES:
-        got = run_on("trio", _play, seed, seed=schedule)
+        got = run_virtual(_play, seed, backend="trio", seed=schedule)
         for key, value in expected.items():
             assert got[key] == value, f"{key} differs on trio (schedule {schedule})"
 
@@ -291,7 +292,8 @@ def test_the_programs_above_ended_in_every_way_that_a_program_can() -> None:
 
 def test_the_same_schedule_gives_the_same_run_twice() -> None:
     for seed in range(5):
-        assert run_on("trio", _play, seed, seed=1) == run_on("trio", _play, seed, seed=1)
+        once, again = (run_virtual(_play, seed, backend="trio", seed=1) for _ in range(2))
+        assert once == again
 
 
 async def test_the_model_is_told_of_the_errors_in_a_group_and_not_what_each_backend_calls_it() -> None:

@@ -7,7 +7,7 @@ import contextlib
 import inspect
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import anyio
@@ -78,6 +78,38 @@ async def shield_orphan() -> None:
     await asyncio.shield(save())
 
 
+async def unseen_error() -> None:
+    async def save() -> None:
+        try:
+            await asyncio.sleep(5)
+        finally:
+            raise OSError("the disk is full")  # BUG
+
+    task = asyncio.ensure_future(save())
+    try:
+        await asyncio.sleep(1)
+    finally:
+        task.cancel()
+        await asyncio.sleep(0.1)
+
+
+async def error_in_a_callback() -> None:
+    def fail() -> None:
+        raise OSError("the disk is full")  # BUG
+
+    asyncio.get_running_loop().call_soon(fail)
+    await asyncio.sleep(1)
+
+
+async def forgotten_timer() -> None:
+    def remind() -> None:  # BUG
+        raise AssertionError("too late")
+
+    timer = asyncio.get_running_loop().call_later(5, remind)
+    await asyncio.sleep(1)
+    timer.cancel()
+
+
 async def swallowing_retry_loop() -> None:
     async def fetch() -> None:
         await anyio.sleep(1)
@@ -91,6 +123,17 @@ async def swallowing_retry_loop() -> None:
 
     async with anyio.create_task_group() as group:
         group.start_soon(client)
+
+
+async def swallowing_retry_of_a_group() -> None:
+    for _ in range(2):
+        try:
+            async with anyio.create_task_group() as group:  # BUG
+                group.start_soon(anyio.sleep, 1)
+                group.start_soon(anyio.sleep, 2)
+            return
+        except BaseException:
+            continue
 
 
 async def endless_retry_loop() -> None:
@@ -148,6 +191,22 @@ async def forgotten_generator() -> None:
 
     async for _ in numbers():
         await anyio.sleep(1)
+
+
+async def forgotten_inner_generator() -> None:
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1  # BUG
+        finally:
+            await anyio.sleep(1)
+
+    async def doubled() -> AsyncGenerator[int]:
+        async for number in numbers():
+            yield 2 * number
+
+    async with contextlib.aclosing(doubled()) as closed:
+        async for _ in closed:
+            await anyio.sleep(1)
 
 
 async def late_coroutine() -> None:

@@ -104,6 +104,18 @@ async def swallowing_retry_loop() -> str:
     return "gave up"
 
 
+async def swallowing_retry_of_a_group() -> str:
+    for _ in range(2):
+        try:
+            async with anyio.create_task_group() as group:  # BUG
+                group.start_soon(anyio.sleep, 1)
+                group.start_soon(anyio.sleep, 2)
+            return "fetched"
+        except BaseException:
+            continue
+    return "gave up"
+
+
 async def endless_retry_loop() -> str:
     while True:
         try:
@@ -153,6 +165,7 @@ CASES: list[tuple[Callable[..., Any], str, str, list[Any]]] = [
     (await_in_finally_of_a_task, "law 1 (nothing outlives its run): the oracle says: a conn", "shield=True", BACKENDS),
     (shield_orphan, "law 1 (nothing outlives its run): a task was left behind: task", "asyncio.shield", ["asyncio"]),
     (swallowing_retry_loop, "law 8 (no piece of user code can take another down by accident): tool", "`rai", BACKENDS),
+    (swallowing_retry_of_a_group, "law 8 (no piece of user code can take another down by accid", "`rai", BACKENDS),
     (endless_retry_loop, "law 8 (no piece of user code can take another down by accident): tool", "`rai", BACKENDS),
     (slow_cleanup, "law 6 (teardown is ordered and bounded): tool slow_cleanup: its cleanup", "cleanup_gr", BACKENDS),
     (failing_cleanup, "law 7 (ordinary cleanup works): tool failing_cleanup: its cleanup raised K", "Catch", BACKENDS),

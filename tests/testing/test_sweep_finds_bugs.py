@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
+import anyio
 import pytest
 
 from agentrun.testing import SweepReport, cancel_everywhere
@@ -17,10 +19,12 @@ CASES: list[tuple[Callable[[], Any], Callable[[], Any] | None, str]] = [
     (faulty.acquire_before_try, faulty.limiter_is_free, "oracle"),
     (faulty.await_in_finally, faulty.session_is_closed, "oracle"),
     (faulty.swallowing_retry_loop, None, "swallowed"),
+    (faulty.swallowing_retry_of_a_group, None, "swallowed"),
     (faulty.endless_retry_loop, None, "livelock"),
     (faulty.slow_shielded_cleanup, None, "grace"),
     (faulty.cleanup_waits_for_ever, None, "deadlock"),
     (faulty.forgotten_stream, None, "resource"),
+    (faulty.forgotten_inner_generator, None, "asyncgen"),
     (faulty.late_coroutine, None, "resource"),
     (faulty.forgotten_thread, None, "thread"),
     (faulty.forgotten_descriptor, None, "fd"),
@@ -55,6 +59,45 @@ def test_an_orphan_of_asyncio_shield_is_named_with_its_line() -> None:
     line = faulty.line_of(faulty.shield_orphan)
     assert all(violation.place.line == line for f in report.failures for violation in f.violations if violation.place)
     assert "task 2 (save) is still alive" in str(report)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_thread_without_a_name_of_its_own_is_called_the_same_in_each_run(backend: Any) -> None:
+    async def scenario() -> None:
+        stop = threading.Event()
+        thread = threading.Thread(target=stop.wait, args=(0.2,))
+        thread.start()
+        await anyio.sleep(1)
+        stop.set()
+        thread.join()
+
+    report = cancel_everywhere(scenario, backends=[backend])
+    messages = {violation.message for failure in report.failures for violation in failure.violations}
+    assert messages == {"'Thread (wait)' is still alive"}
+
+
+def test_a_timer_of_the_event_loop_that_is_still_set_is_named_with_its_callback() -> None:
+    report = cancel_everywhere(faulty.forgotten_timer, backends=["asyncio"], modes=["suspended"])
+    assert checks(report) == {"resource"}
+    assert "remind is still to be called by the event loop, at" in str(report)
+    assert f"faulty.py:{faulty.line_of(faulty.forgotten_timer)} " in str(report)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "what"),
+    [
+        (faulty.unseen_error, "task 2 (save) failed, and nobody has looked"),
+        (faulty.error_in_a_callback, "Exception in callback"),
+    ],
+)
+def test_an_error_that_asyncio_would_only_log_is_named_with_its_line(scenario: Callable[[], Any], what: str) -> None:
+    report = cancel_everywhere(scenario, backends=["asyncio"], modes=["native-1"])
+    assert checks(report) == {"unhandled"}
+    [violation] = report.failures[0].violations
+    assert violation.message.startswith(what)
+    assert violation.message.endswith("OSError: the disk is full, raised at")
+    assert violation.place is not None
+    assert violation.place.line == faulty.line_of(scenario)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

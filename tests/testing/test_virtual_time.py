@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -9,6 +10,7 @@ import anyio
 import pytest
 
 from agentrun import UserError
+from agentrun.testing import cancel_everywhere
 from agentrun.testing.sweeping.virtual_time import Deadlock, run_virtual
 
 BACKENDS: list[Any] = ["asyncio", "trio"]
@@ -83,3 +85,70 @@ def test_a_timeout_that_has_passed_is_over_by_the_clock_too(backend: Any) -> Non
         return over
 
     assert all(run_virtual(main, backend=backend))
+
+
+def test_time_goes_on_while_a_cancelled_scope_cancels_again_and_again_what_waits_for_time() -> None:
+    # A cancelled scope of anyio cancels its tasks in each turn of the loop; asyncio.TaskGroup waits on each time.
+    took: list[float] = []
+
+    async def job() -> None:
+        try:
+            await asyncio.sleep(10)
+        finally:
+            began = anyio.current_time()
+            for _ in range(3):
+                await asyncio.sleep(0.1)
+            took.append(anyio.current_time() - began)
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(job())
+            group.create_task(job())
+
+    cancel_everywhere(main, backends=["asyncio"]).raise_if_failed()
+    assert took == [pytest.approx(0.3)] * len(took)
+
+
+def test_time_goes_on_while_a_condition_takes_its_lock_back_in_spite_of_cancellations() -> None:
+    async def main() -> None:
+        condition = asyncio.Condition()
+
+        async def hold() -> None:
+            async with condition:
+                await asyncio.sleep(2)
+                condition.notify()
+
+        async with condition:
+            holds = asyncio.ensure_future(hold())
+            await condition.wait()
+        await holds
+
+    # A task that has not begun when the scenario is cancelled goes on behind it.
+    cancel_everywhere(main, backends=["asyncio"], ignore=["task"]).raise_if_failed()
+
+
+def test_time_stands_still_for_code_that_takes_its_cancellation_and_waits_on() -> None:
+    async def main() -> None:
+        event = asyncio.Event()
+        asyncio.get_running_loop().call_later(5, event.set)
+        while not event.is_set():
+            try:
+                await event.wait()
+            except asyncio.CancelledError:
+                continue
+
+    report = cancel_everywhere(main, backends=["asyncio"], modes=["suspended"], ignore=["resource"])
+    assert [violation.check for violation in report.failures[0].violations][0] == "livelock"
+
+
+def test_time_stands_still_for_what_sets_its_timer_anew_each_time_that_it_is_cancelled() -> None:
+    async def main() -> None:
+        while True:
+            try:
+                await asyncio.sleep(1)
+            except asyncio.CancelledError:
+                continue
+            return
+
+    report = cancel_everywhere(main, backends=["asyncio"], modes=["suspended"])
+    assert [violation.check for violation in report.failures[0].violations] == ["livelock"]

@@ -34,6 +34,7 @@ LAWS_OF_CHECKS: Final[dict[Check, int]] = {
     "subprocess": 1,
     "swallowed": 3,
     "exception": 9,
+    "unhandled": 9,
     "grace": 6,
     "livelock": 6,
     "deadlock": 6,

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from agentrun.testing.sweeping.asyncio_threads import AsyncioCrew
 from agentrun.testing.sweeping.baton import VirtualThread, current_thread
+from agentrun.testing.sweeping.judging import raised_at
+from agentrun.testing.sweeping.places import Place, is_own_module
 from agentrun.testing.sweeping.points import Abandoned, Trial
 from agentrun.testing.sweeping.relay import TaskRecord, keep_for_ever
 from agentrun.testing.sweeping.verdicts import SweepRefused
@@ -33,6 +35,7 @@ def run_trial(trial: Trial) -> None:
             loop.run_until_complete(trial.root())
             if loop._asyncgens:  # type: ignore[attr-defined]
                 loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.tell_of_errors_that_nobody_has_seen()
     finally:
         loop.crew.close()
         loop.forget()
@@ -78,6 +81,7 @@ class SweepLoop(VirtualTimeLoop):
         self._tasks: list[_SweepTask] = []
         self._thread = threading.get_ident()
         self.crew: AsyncioCrew = AsyncioCrew(trial, self)
+        self._ended: list[_SweepTask] = []  # the tasks that had ended when the scenario did
         self._asked_by: VirtualThread | None = None  # the thread that has asked for the task that is being made
         self.set_exception_handler(self._complain)
 
@@ -96,6 +100,16 @@ class SweepLoop(VirtualTimeLoop):
         if len(self._tasks) == 1:
             trial.active = True
         return task
+
+    def _asyncgen_finalizer_hook(self, agen: Any) -> None:
+        """As in any loop. The generator has been reported if it matters, and so the task that closes it is no news."""
+        loop: Any = self
+        loop._asyncgens.discard(agen)
+        if not self.is_closed():
+            self.call_soon_threadsafe(self._close, agen.aclose())
+
+    def _close(self, closing: Any) -> None:
+        self.create_task(closing).record.may_be_left = True
 
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
@@ -135,9 +149,21 @@ class SweepLoop(VirtualTimeLoop):
         self._trial.stuck("deadlock", "all tasks wait, and nothing is left that could wake one:")
 
     def _complain(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        detail = f": {type(error).__name__}: {error}" if error is not None else ""
-        self._trial.violate("exception", f"{context.get('message', 'unknown')}{detail}")
+        self._tell(str(context.get("message", "unknown")), context.get("exception"))
+
+    def _tell(self, what: str, error: BaseException | None) -> None:
+        if error is not None:
+            what = f"{what}: {type(error).__name__}: {error}"
+        if error is None or error.__traceback__ is None:
+            self._trial.violate("unhandled", what)
+        else:
+            self._trial.violate("unhandled", f"{what}, raised at", raised_at(error))
+
+    def tell_of_errors_that_nobody_has_seen(self) -> None:
+        """Of those of tasks. asyncio says so when a task is freed, which here is when the trial has been judged."""
+        for task in self._ended:
+            if task._log_traceback:
+                self._tell(f"{task.record.label} failed, and nobody has looked", task.exception())
 
     # What the trial asks of its backend -------------------------------------------------------------------------
 
@@ -148,6 +174,9 @@ class SweepLoop(VirtualTimeLoop):
     def cancel_root(self, token: str) -> None:
         """``Task.cancel()`` on the root."""
         self._tasks[0].cancel(token)
+
+    def begin_watching(self) -> None:
+        """Nothing: here each task is told by a step of its own, which agentrun sees itself."""
 
     def force(self) -> None:
         """Cancel all tasks natively: that goes through shields. End the threads, for which some may wait."""
@@ -165,6 +194,8 @@ class SweepLoop(VirtualTimeLoop):
         root = self._tasks[0]
         while root.cancelling():
             root.uncancel()
+        self._tell_of_timers()
+        self._ended = [task for task in self._tasks[1:] if task.done()]
         left = [task for task in self._tasks[1:] if not task.done()]
         for _ in range(3):
             if left:
@@ -172,6 +203,17 @@ class SweepLoop(VirtualTimeLoop):
                     task.cancel("left behind")
                 await asyncio.wait(left, timeout=1.0)
                 left = [task for task in left if not task.done()]
+
+    def _tell_of_timers(self) -> None:
+        """Of callbacks of the scenario's own that are still to be called. Those of asyncio belong to some task."""
+        loop: Any = self
+        for timer in loop._scheduled:
+            code = getattr(timer._callback, "__code__", None)  # of a method, too; a cancelled timer has no callback
+            if code is not None and is_own_module(timer._callback.__module__ or ""):
+                place = Place(code.co_filename, code.co_firstlineno, code.co_qualname)
+                self._trial.violate(
+                    "resource", f"{code.co_qualname} is still to be called by the event loop, at", place
+                )
 
     def forget(self) -> None:
         """Leave no task to complain that it was destroyed while pending: the trial has said so."""

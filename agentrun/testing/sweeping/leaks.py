@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dis
 import gc
 import os
 import re
@@ -26,7 +27,12 @@ _Process: TypeAlias = tuple[set[threading.Thread], set[str], set[str]]
 """Threads, file descriptors and child processes."""
 
 _ADDRESS = re.compile(r" at (0x)?[0-9a-f]{6,}")
+_NUMBER_OF_A_THREAD = re.compile(r"^(ThreadPoolExecutor|Thread)-\d+(_\d+)?")  # another one in each trial
 _FD_DIRECTORIES = ("/proc/self/fd", "/dev/fd")
+
+_LEAVE_THEIR_GENERATORS: Final = frozenset({"httpcore", "httpcore2", "httpx", "httpx2"})
+"""Libraries that iterate over generators of their own without closing them. What counts there is the response: closing
+that, as ``async with client.stream(...)`` does, gives the connection back."""
 
 # Python 3.12 keeps some hundred objects of its own frozen; a program that has frozen more wants them to stay so.
 _OWN_FROZEN: Final = 1000
@@ -81,7 +87,8 @@ class LeakWatch:
         gc.collect()
         self._before = after = _look(self._fd_directory)  # what one trial has left is not the fault of the next
         for thread in after[0] - threads:
-            trial.violate("thread", f"{thread.name!r} is still alive")
+            name = _NUMBER_OF_A_THREAD.sub(r"\1", thread.name)
+            trial.violate("thread", f"{name!r} is still alive")
         if left := after[1] - descriptors:
             trial.violate("fd", ", ".join(f"{number} ({_target(number)})" for number in sorted(left, key=int)))
         for child in sorted(after[2] - children):
@@ -92,7 +99,7 @@ class LeakWatch:
             if issubclass(warning.category, (ResourceWarning, RuntimeWarning)) and "Async generator" not in text:
                 trial.violate("resource", _ADDRESS.sub("", text))
         for text in self._unraisable:
-            trial.violate("exception", text)
+            trial.violate("unhandled", text)
 
     def _note_unraisable(self, unraisable: Any) -> None:
         error = unraisable.exc_value
@@ -104,7 +111,8 @@ class LeakWatch:
 def watch_async_generators(trial: Trial) -> Generator[None]:
     """Notice asynchronous generators that are left to the garbage collector, or still open at the end of this block.
 
-    Their cleanup would run at some other time, in some other task, or never.
+    Their cleanup would run at some other time, in some other task, or never. One that has no cleanup where it stands
+    may be left, and so may those of libraries whose users cannot close them all.
     """
     alive: list[weakref.ref[AsyncGeneratorType[Any, Any]]] = []
     # Two names, not the named tuple: that is not tracked by the garbage collector, and would keep each loop for ever.
@@ -116,6 +124,8 @@ def watch_async_generators(trial: Trial) -> Generator[None]:
             first_before(generator)
 
     def finalizer(generator: Any) -> None:
+        if _has_no_cleanup(generator):
+            return  # it is freed now, and that is that; the event loop would make a task to close it
         _complain(trial, generator, "was left to the garbage collector at")
         if finalizer_before is not None:
             finalizer_before(generator)
@@ -127,14 +137,30 @@ def watch_async_generators(trial: Trial) -> Generator[None]:
         sys.set_asyncgen_hooks(first_before, finalizer_before)
         for reference in alive:
             generator = reference()
-            if generator is not None and generator.ag_frame is not None:
+            if generator is not None and generator.ag_frame is not None and not _has_no_cleanup(generator):
                 _complain(trial, generator, "is still open at")
 
 
 def _complain(trial: Trial, generator: AsyncGeneratorType[Any, Any], what: str) -> None:
     frame, code = generator.ag_frame, generator.ag_code
+    if frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _LEAVE_THEIR_GENERATORS:
+        return
     line = frame.f_lineno if frame is not None else code.co_firstlineno
     trial.violate("asyncgen", f"{generator.__qualname__} {what}", Place(code.co_filename, line, code.co_qualname))
+
+
+def _has_no_cleanup(generator: AsyncGeneratorType[Any, Any]) -> bool:
+    """Whether closing it would run nothing: it stands at a ``yield`` that is in no ``try`` and no ``with``."""
+    frame, code = generator.ag_frame, generator.ag_code
+    if frame is None or generator.ag_await is not None:
+        return False
+    internals: Any = dis
+    handlers = {
+        entry.target for entry in internals._parse_exception_table(code) if entry.start <= frame.f_lasti < entry.end
+    }
+    # From Python 3.12 on the compiler puts a handler of its own around each generator, for a StopIteration.
+    own = {step.offset for step in dis.get_instructions(code) if step.argrepr == "INTRINSIC_STOPITERATION_ERROR"}
+    return handlers <= own
 
 
 def _look(fd_directory: str | None) -> _Process:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any, Final, cast
 
-__all__ = ["Place", "Standing", "is_own", "place_in_stack", "where"]
+__all__ = ["Place", "Standing", "is_own", "is_own_module", "links", "place_in_stack", "what_went_on", "where"]
 
 _FRAMED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _LIBRARIES: Final = frozenset({"anyio", "outcome", "sniffio", "trio"})
@@ -107,9 +107,24 @@ def where(suspended: Any) -> Place:
     return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname, waiting_in)
 
 
+def what_went_on(before: list[Any], now: list[Any]) -> FrameType | None:
+    """Of two looks at a suspended coroutine with `links`: the deepest frame that has waited all the while."""
+    kept = [one for one, other in zip(before, now, strict=False) if one is other]
+    return _frame(kept[-1]) if kept else None
+
+
+def links(suspended: Any) -> list[Any]:
+    """A suspended coroutine, what it awaits, what that awaits, and so on, as far as Python code goes."""
+    return list(_chain(suspended))
+
+
 def is_own(frame: FrameType) -> bool:
     """Whether a frame is of the code under test: no library's that it waits in, and not the harness's."""
-    module = frame.f_globals.get("__name__", "")
+    return is_own_module(frame.f_globals.get("__name__", ""))
+
+
+def is_own_module(module: str) -> bool:
+    """Whether a module is of the code under test; see `is_own`."""
     top = module.partition(".")[0]
     if module.startswith(_ENGINE) or module in _HARNESS:
         return False

@@ -86,6 +86,13 @@ class Backend(Protocol):
         """``Task.cancel()`` on the root, if the backend has it."""
         ...
 
+    def begin_watching(self) -> TaskRecord | None:
+        """Watch whether the task that runs now is told of a cancellation from outside by nothing but its own tasks.
+
+        On trio a task that waits at the end of its nursery is. Its record will say so (``told_of_outside``).
+        """
+        ...
+
     def force(self) -> None:
         """Cancel all tasks as strongly as the backend can: the scenario is stuck."""
         ...
@@ -215,7 +222,7 @@ class Trial:
         self.cut = tuple(dict.fromkeys(cut))
         root = self.records[0]
         for record in self.records[1:]:
-            if record.ending == "running" and not self._is_known_thread(record):
+            if record.ending == "running" and not (record.may_be_left or self._is_known_thread(record)):
                 place = where(record.coro)
                 self.violate(
                     record.kind, f"{record.label} is still alive after the scenario has ended; it waits at", place

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import anyio
 
+from agentrun.testing.sweeping.judging import leaves
 from agentrun.testing.sweeping.places import Place, where
 
 __all__ = ["Relay", "TaskRecord", "keep_for_ever"]
@@ -34,6 +35,10 @@ class TaskRecord:
         cuts: Where it stood when a cancellation, whosever it was, was delivered to it, since the injection; of a
             thread, where it stood when something was injected.
         kind: What it is.
+        may_be_left: Whether it is no news that it is still alive in the end.
+        raised_cancelled: Whether it ended with a cancellation, among what else it raised.
+        outside: Trio's cancel status at the beginning of what `Backend.begin_watching` was called for; on trio only.
+        told_of_outside: Whether its tasks have raised in it a cancellation that comes from out there.
         works_for: The thread that has asked for it, and that waits for it; ``None`` if that is not known.
     """
 
@@ -44,6 +49,10 @@ class TaskRecord:
     deliveries: list[Place] = field(default_factory=list[Place])
     cuts: list[Place] = field(default_factory=list[Place])
     kind: Literal["task", "thread"] = "task"
+    may_be_left: bool = False
+    raised_cancelled: bool = False
+    outside: Any = None
+    told_of_outside: bool = False
     works_for: Any = None
 
     @property
@@ -104,8 +113,13 @@ class Relay(Coroutine[Any, Any, Any]):
             raise
 
     def _ended(self, exc: BaseException) -> None:
-        self._record.ending = "returned" if isinstance(exc, StopIteration) else "raised"
-        self._record.coro = None  # its frame is gone, and what it held shall go, too
+        record = self._record
+        if isinstance(exc, StopIteration):
+            record.ending = "returned"
+        else:
+            record.ending = "raised"
+            record.raised_cancelled = any(isinstance(leaf, anyio.get_cancelled_exc_class()) for leaf in leaves(exc))
+        record.coro = None  # its frame is gone, and what it held shall go, too
 
     def close(self) -> None:
         """Close the coroutine."""

@@ -105,6 +105,25 @@ class _Watch:
             except BaseException as exc:  # noqa: BLE001 - see the class
                 self.error = self.error or exc
 
+    def task_exited(self, task: Any) -> None:
+        """A task that waits at the end of its nursery is told of a cancellation by nothing but what its tasks raise."""
+        record = self.records.get(task)
+        if not self._trial.active or record is None or not record.raised_cancelled:
+            return
+        nursery: Any = task.parent_nursery
+        host = self.records.get(nursery.parent_task)
+        if host is None or host.coro is None or nursery._nested_child_running:
+            return
+        ours = bool(record.deliveries) and not host.deliveries
+        told = False
+        if not host.told_of_outside:
+            host.told_of_outside = told = _sees(nursery.cancel_scope._cancel_status, host.outside)
+        if ours or told:
+            try:
+                host.cancelled(ours)
+            except BaseException as exc:  # noqa: BLE001 - see the class
+                self.error = self.error or exc
+
     def before_io_wait(self, timeout: float) -> None:
         """Another turn of the event loop."""
         try:
@@ -133,6 +152,15 @@ class _Watch:
 
     def cancel_root(self, token: str) -> None:
         """trio has no such thing."""
+
+    def begin_watching(self) -> TaskRecord | None:
+        """See `points.Backend`."""
+        import trio
+
+        task: Any = trio.lowlevel.current_task()
+        if (record := self.records.get(task)) is not None:
+            record.outside, record.told_of_outside = task._cancel_status, False
+        return record
 
     def force(self) -> None:
         """Take away all shields of a scenario that is cancelled. End the threads, for which some may wait."""
@@ -178,6 +206,15 @@ class _Watch:
             return None
         self._trial.refuse(what)
         return SweepRefused(f"not possible in a sweep: {what}")
+
+
+def _sees(inside: Any, outside: Any) -> bool:
+    """Whether what is cancelled outside is so inside, too: so no scope in between may take the cancellation."""
+    while inside is not None and inside is not outside:
+        if inside._scope.shield:
+            return False
+        inside = inside._parent
+    return inside is not None and bool(outside.effectively_cancelled)
 
 
 def current_crew() -> TrioCrew | None:

@@ -16,11 +16,18 @@ from typing import Any, Final, TypeVar
 import anyio
 
 from agentrun.core.errors import UserError
+from agentrun.testing.sweeping.places import is_own, links, what_went_on
 
 __all__ = ["Deadlock", "VirtualTimeLoop", "jumping_clock", "run_virtual", "seeded_trio"]
 
 _MOMENT: Final = 1e-9
 """Seconds."""
+
+_PATIENCE: Final = 20
+"""Turns in which nothing but a cancellation is delivered, again and again, before time goes on nevertheless."""
+
+_DELIVERS: Final = "_deliver_cancellation"
+"""The method of anyio's scopes that cancels their tasks, and calls itself again in the next turn."""
 
 T = TypeVar("T")
 
@@ -41,6 +48,8 @@ class _JumpingSelector:
             self._loop.on_idle()
         elif timeout > 0:
             self._loop.jump()
+        else:
+            self._loop.on_busy()
         return []
 
 
@@ -55,6 +64,9 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         self._now = 0.0
         self._selector = _JumpingSelector(self)
         self._clock_resolution = _MOMENT
+        self._turns_wasted = 0
+        self._waited_for: list[asyncio.TimerHandle] = []  # the timers at the first of these turns
+        self._waiting: dict[asyncio.Task[Any], list[Any]] = {}  # the tasks, and where they wait, at the last but one
         self.set_debug(False)  # debug mode keeps the frames of coroutines alive, and its warnings depend on real time
 
     def time(self) -> float:
@@ -68,9 +80,58 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         if deadline == math.inf:
             self.on_idle()
         else:
-            self._now = max(self._now, _end_of_moment(deadline, (handle._when for handle in loop._scheduled)))
-            # The loop runs what is due before now + resolution, which must be more than now, centuries from now, too.
-            self._clock_resolution = max(_MOMENT, 2 * math.ulp(self._now))
+            self._go_on_to(deadline)
+
+    def _go_on_to(self, deadline: float) -> None:
+        loop: Any = self
+        self._now = max(self._now, _end_of_moment(deadline, (handle._when for handle in loop._scheduled)))
+        # The loop runs what is due before now + resolution, which must be more than now, centuries from now, too.
+        self._clock_resolution = max(_MOMENT, 2 * math.ulp(self._now))
+
+    def on_busy(self) -> None:
+        """Called for each turn in which there is something to do, so that time stands still. It must not for ever.
+
+        A cancelled scope of anyio cancels its tasks again in each turn. Code that takes one cancellation and waits on
+        is woken each time, and for nothing: the clock has to go on. If that is code of a library, that is
+        (``asyncio.TaskGroup``, which waits for the cleanup of its tasks): the code under test shall not do that. What
+        has been waited for all the while is a timer; one that is set anew in each turn is not waited for.
+        """
+        woken = self._cancelled_again()
+        if woken is None:
+            self._turns_wasted = 0
+            return
+        self._turns_wasted += 1
+        if self._turns_wasted == 1:
+            timers: Any = self
+            self._waited_for = [timer for timer in timers._scheduled if not timer.cancelled()]
+        elif self._turns_wasted == _PATIENCE:
+            self._waiting = {task: links(task.get_coro()) for task in woken}
+        elif self._turns_wasted > _PATIENCE:
+            self._turns_wasted = 0
+            before, self._waiting = self._waiting, {}
+            for task in woken:
+                frame = what_went_on(before.get(task, []), links(task.get_coro()))
+                if frame is None or is_own(frame):
+                    return
+            deadlines = [timer.when() for timer in self._waited_for if not timer.cancelled()]
+            if (deadline := min(deadlines, default=math.inf)) != math.inf:
+                self._go_on_to(deadline)
+
+    def _cancelled_again(self) -> list[asyncio.Task[Any]] | None:
+        """The tasks that are woken, if all that is to be done is anyio's cancelling, and waking what was cancelled."""
+        delivers, woken = False, list[asyncio.Task[Any]]()
+        loop: Any = self
+        for handle in loop._ready:
+            if handle.cancelled():
+                continue
+            if getattr(handle._callback, "__name__", "") == _DELIVERS:
+                delivers = True
+            elif handle._args and asyncio.isfuture(future := handle._args[-1]) and future.cancelled():
+                owners = (getattr(handle._callback, "__self__", None), handle._args[0])  # the latter in a sweep
+                woken += [owner for owner in owners if isinstance(owner, asyncio.Task)][:1]
+            else:
+                return None
+        return woken if delivers else None
 
     def on_iteration(self) -> None:
         """Called once for each turn of the loop."""
