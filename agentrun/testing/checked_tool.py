@@ -17,7 +17,7 @@ from agentrun.testing.laws import BrokenLaw, RunRecord
 from agentrun.testing.scripted import Call, Say, ScriptedModel
 from agentrun.testing.sweeping.judging import raised_at
 from agentrun.testing.sweeping.places import Place
-from agentrun.testing.sweeping.points import Point, Trial
+from agentrun.testing.sweeping.points import Point, Stopping, Trial
 from agentrun.testing.tool_findings import in_user_code, teardown_findings
 from agentrun.testing.watched_runs import RunPlan, WatchedRuns
 from agentrun.tools.context import RunContext
@@ -118,9 +118,12 @@ class CheckedTool:
         """The tool has raised."""
         self._raised = _Raised(type(exc), str(exc), raised_at(exc))
 
-    def _time_out(self) -> None:
-        if self._call is not None:
-            self._call.expire()
+    def _time_out(self) -> Stopping | None:
+        call = self._call
+        if call is None:
+            return None
+        call.expire()
+        return lambda: not call.ended
 
     async def _judge(self, record: RunRecord) -> None:
         result = record.live.result if record.live is not None else None

@@ -103,7 +103,8 @@ def interrupt_everywhere(
         tidy: Whether every teardown must be clean: no cleanup that fails or takes too long, no swallowed cancellation.
         backends: As in `cancel_everywhere`, and so are the others.
         seed: See there.
-        grace: See there.
+        grace: Seconds of virtual time that what an action stops may take to end: the run, a tool, a stream.
+            What stops nothing, such as an approval, has no such limit.
         ignore: See there.
         second: So many of the points after each injection get a cancellation from outside, in a run of their own.
         limit: See there; for each action.

@@ -105,7 +105,7 @@ def cancel_everywhere(
             is wrong, such as a lock that is still held. It may be async.
         raises: Exceptions that the scenario may raise. It fails if it raises others, with and without injection.
         seed: Chooses the order in which trio runs tasks that are ready together; try several.
-        grace: Seconds of virtual time that the teardown may take.
+        grace: Seconds of virtual time that the scenario may take to end from its cancellation on.
         ignore: Checks whose findings do not count, such as ``["asyncgen"]`` for a library that leaves generators
             without cleanup to the garbage collector.
         second: So many of the points after each injection get a second one in a run of their own: a native cancel

@@ -85,7 +85,7 @@ def check_tool(
         raises: Exceptions that the tool may raise by itself, with these arguments. A tool that raises others fails.
         backends: Where to run it.
         seed: Chooses the order in which trio runs tasks that are ready together; try several.
-        grace: Seconds of virtual time that the end of a run may take.
+        grace: Seconds of virtual time that what is stopped, the tool or the run, may take to end.
         ignore: Checks whose findings do not count; see `cancel_everywhere`.
         second: So many of the points after each injection get a cancellation from outside, in a run of their own: it
             comes in the middle of the teardown.

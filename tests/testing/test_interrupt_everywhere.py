@@ -207,3 +207,58 @@ def test_a_run_to_which_nothing_was_done_may_take_as_long_as_it_likes(backend: A
     report = interrupt_everywhere(make, "Go", backends=[backend], actions=["interrupt"], grace=10)
     report.raise_if_failed()
     assert len(report.failures) == 0 < report.injections  # the first ones come before there is a run
+
+
+@both
+@pytest.mark.parametrize("on_approval", ["approve", "reject"])
+def test_only_what_an_action_stops_has_to_end_within_the_grace(on_approval: Any, backend: Any) -> None:
+    @tool
+    async def hours() -> str:
+        """Take hours."""
+        await anyio.sleep(7200)
+        return "done"
+
+    @tool(needs_approval=True)
+    async def asked() -> str:
+        """Take hours, after approval."""
+        await anyio.sleep(7200)
+        return "done"
+
+    async def around(opening: Any) -> None:
+        async with opening as live:
+            await live.wait()
+        await anyio.sleep(7200)
+
+    script = ScriptedModel([[Call("hours"), Call("asked")], Say("Done.", delay=7200)])
+    long = Agent("a", tools=[hours, asked], model=script)
+    interrupt_everywhere(long, "Go", on_approval=on_approval, backends=[backend], grace=10, limit=8).raise_if_failed()
+    stopping: list[Any] = ["interrupt"]
+    one = Agent("a", tools=[hours], model=ScriptedModel([Call("hours"), Say("Done.")]))
+    interrupt_everywhere(
+        one, "Go", program=around, backends=[backend], actions=stopping, grace=10, limit=8
+    ).raise_if_failed()
+
+
+@both
+@pytest.mark.parametrize("first", ["inject_next", "interrupt_tool"])
+def test_a_cancellation_that_comes_later_has_a_grace_of_its_own(first: Any, backend: Any) -> None:
+    @tool
+    async def hides() -> str:
+        """Not to be stopped once it is at it."""
+        await anyio.sleep(100)
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(7200)  # BUG
+        return "done"
+
+    @tool
+    async def other() -> str:
+        """Take as long."""
+        await anyio.sleep(0)
+        return "done"
+
+    script = ScriptedModel([[Call("other"), Call("hides")], Say("Done.")])
+    report = interrupt_everywhere(
+        Agent("a", tools=[hides, other], model=script), "Go", backends=[backend], actions=[first], second=40, limit=8
+    )
+    seconds = {failure.second is not None for failure in report.failures if failure.violations[0].check == "grace"}
+    assert True in seconds
