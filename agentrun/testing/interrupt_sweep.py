@@ -17,7 +17,7 @@ from agentrun.runtime.hooks import RunHooks
 from agentrun.sessions.protocol import Session
 from agentrun.testing.laws import LAWS_OF_CHECKS
 from agentrun.testing.scripted import Say, ScriptedModel
-from agentrun.testing.sweep import Mode, choose_checks, sweep
+from agentrun.testing.sweep import Mode, check_injected, check_modes, choose_checks, sweep
 from agentrun.testing.sweeping.engine import BackendName, Conditions, check_backends
 from agentrun.testing.sweeping.report import SweepReport
 from agentrun.testing.sweeping.verdicts import Check
@@ -114,7 +114,7 @@ def interrupt_everywhere(
 
     Raises:
         SweepRefused: The run is not deterministic, uses sockets or processes, or a thread waits for something real.
-        UserError: An argument is not valid.
+        UserError: An argument is not valid, or such that nothing would be done to any run.
     """
     make = _maker(agent)
     for name, function in (
@@ -152,16 +152,21 @@ def interrupt_everywhere(
         max_points,
         laws=LAWS_OF_CHECKS,
     )
-    return sweep(
+    backends = check_backends(backends)
+    modes = action_modes(_KNOWN if actions is None else actions, _KNOWN)
+    check_modes("actions", modes, backends)
+    report = sweep(
         conditions,
-        check_backends(backends),
-        action_modes(_KNOWN if actions is None else actions, _KNOWN),
+        backends,
+        modes,
         second=second,
         limit=limit,
         only=only,
         progress=progress,
         title=f"interrupt everywhere in {make().name!r}",
     )
+    check_injected(report, only)
+    return report
 
 
 def _maker(agent: Agent[Any, Any] | Callable[[], Agent[Any, Any]]) -> Callable[[], Agent[Any, Any]]:

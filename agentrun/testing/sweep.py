@@ -24,6 +24,8 @@ __all__ = [
     "SweepRefused",
     "SweepReport",
     "cancel_everywhere",
+    "check_injected",
+    "check_modes",
     "check_sizes",
     "choose_checks",
     "replay",
@@ -55,6 +57,8 @@ class Mode:
     second: tuple[str, str] = ("native", "cancel_outer")
     backends: tuple[BackendName, ...] = ("asyncio", "trio")
 
+
+_BASELINE: Final = "baseline"  # the mode of a failure to which nothing was injected
 
 _MODES: Final = (
     Mode("suspended", "after", "cancel"),
@@ -102,7 +106,7 @@ def cancel_everywhere(
             ``Task.cancel()`` on the scenario's task, once, twice and three times (``"native-1"`` ... ``"native-3"``),
             on asyncio only. By default all.
         oracle: Called after each run, in the same event loop: a function without arguments that raises if something
-            is wrong, such as a lock that is still held. It may be async.
+            is wrong, such as a lock that is still held, and returns nothing. It may be async.
         raises: Exceptions that the scenario may raise. It fails if it raises others, with and without injection.
         seed: Chooses the order in which trio runs tasks that are ready together; try several.
         grace: Seconds of virtual time that the scenario may take to end from its cancellation on.
@@ -122,7 +126,8 @@ def cancel_everywhere(
     Raises:
         SweepRefused: The scenario is not deterministic, uses sockets or processes, or one of its threads waits for
             something real, such as a lock or a pipe.
-        UserError: An argument is not valid, or it was called inside an event loop or another sweep.
+        UserError: An argument is not valid, or such that nothing would be cancelled; or it was called inside an event
+            loop or another sweep.
     """
     if not callable(scenario):
         raise UserError(f"scenario must be an async function without arguments, not {type(scenario).__name__}")
@@ -145,16 +150,21 @@ def cancel_everywhere(
         max_points,
         max_seconds,
     )
-    return sweep(
+    backends = check_backends(backends)
+    chosen = _choose_modes(modes)
+    check_modes("modes", chosen, backends)
+    report = sweep(
         conditions,
-        check_backends(backends),
-        _choose_modes(modes),
+        backends,
+        chosen,
         second=second,
         limit=limit,
         only=only,
         progress=progress,
         title=getattr(scenario, "__qualname__", "sweep"),
     )
+    check_injected(report, only)
+    return report
 
 
 def replay(failure: Failure) -> Failure | None:
@@ -225,8 +235,8 @@ class _Backend:
     def sweep(self, modes: Sequence[Mode], second: int, limit: int | None, only: _Only | None) -> None:
         self._baseline = baseline = self._engine.baseline(self._name)
         self._report.points += len(baseline.points)
-        if baseline.violations and (only is None or only.mode == "baseline"):
-            self._fail(Mode("baseline", "after", ""), 0, None, "", None, (), baseline.violations)
+        if baseline.violations and (only is None or only.mode == _BASELINE):
+            self._fail(Mode(_BASELINE, "after", ""), 0, None, "", None, (), baseline.violations)
         if any(violation.check in ("deadlock", "grace") for violation in baseline.violations):
             return  # it has no end of its own
         plans = [(mode, self._shots(mode, limit, only)) for mode in modes if self._name in mode.backends]
@@ -328,7 +338,7 @@ class _Only:
         if len(parts) not in (3, 4) or not all(part.isdecimal() for part in parts[2:]):
             raise UserError(f"only must be the id of a failure, such as 'asyncio:{names[0]}:17', not {text!r}")
         backend = check_backends((parts[0],))[0]
-        if parts[1] not in (*names, "baseline"):
+        if parts[1] not in (*names, _BASELINE):
             raise UserError(f"only={text!r}: there is no mode {parts[1]!r}; expected one of {', '.join(names)}")
         return cls(backend, parts[1], int(parts[2]), int(parts[3]) if len(parts) == 4 else None)
 
@@ -347,6 +357,42 @@ def _choose_modes(names: Iterable[ModeName] | None) -> list[Mode]:
         else:
             raise UserError(f"modes contains {name!r}; expected 'suspended', 'resuming' or 'native'")
     return [mode for mode in _MODES if mode.name in wanted]
+
+
+def check_modes(name: str, modes: Sequence[Mode], backends: Sequence[BackendName]) -> None:
+    """Check that something will be done.
+
+    Raises:
+        UserError: There are no modes, or none for these backends; ``name`` is the argument that is to blame.
+    """
+    if not modes:
+        raise UserError(f"{name} is empty, so nothing would be done to any run; leave it out to have all")
+    if not any(backend in mode.backends for mode in modes for backend in backends):
+        names = ", ".join(mode.name for mode in modes)
+        raise UserError(
+            f"{name} has only what {' and '.join(backends)} cannot do ({names}), so nothing would be done to any run; "
+            f"choose another backend, or others of the {name}"
+        )
+
+
+def check_injected(report: SweepReport, only: str | None) -> None:
+    """Check that something was done, after a sweep in which nothing was wrong.
+
+    Raises:
+        UserError: Nothing was injected.
+    """
+    if report.injections or report.failures or (only is not None and _BASELINE in only.split(":")):
+        return
+    if only is not None:
+        raise UserError(
+            f"only={only!r}: there is nothing to inject at that point any more; the clean run has {report.points} "
+            "points. The id of a failure is good for the same code, the same arguments and the same seed: sweep again "
+            "without it"
+        )
+    raise UserError(
+        f"nothing was injected: none of the {report.points} points of the clean runs is one at which that could be "
+        "done; sweep in all modes, or a scenario that awaits something"
+    )
 
 
 def choose_checks(names: Iterable[str]) -> frozenset[str]:

@@ -15,8 +15,9 @@ from agentrun.core.errors import ToolArgumentsError, UserError
 from agentrun.testing.checked_tool import A_DAY, CheckedTool
 from agentrun.testing.interrupt_sweep import action_modes
 from agentrun.testing.laws import LAWS_OF_CHECKS
-from agentrun.testing.sweep import check_sizes, choose_checks, sweep
+from agentrun.testing.sweep import check_injected, check_modes, check_sizes, choose_checks, sweep
 from agentrun.testing.sweeping.engine import BackendName, Conditions, check_backends
+from agentrun.testing.sweeping.points import Point
 from agentrun.testing.sweeping.report import SweepReport
 from agentrun.testing.sweeping.verdicts import Check, SweepRefused
 from agentrun.testing.tool_findings import describe_failures
@@ -102,7 +103,7 @@ def check_tool(
             about it.
         SweepRefused: The tool cannot be swept: it is not deterministic, uses sockets or processes, or its thread waits
             for something real.
-        UserError: An argument is not valid.
+        UserError: An argument is not valid, or such that nothing would be done to the tool.
     """
     check_sizes(grace=grace, max_points=max_points, second=second, limit=limit)
     make = _maker(tool)
@@ -117,6 +118,8 @@ def check_tool(
     )
     backends = check_backends(backends)
     known = cast("tuple[str, ...]", get_args(ToolAction))
+    modes = action_modes(known if actions is None else actions, known)
+    check_modes("actions", modes, backends)
     conditions = Conditions(
         checked.scenario,
         checked.oracle,
@@ -127,16 +130,21 @@ def check_tool(
         max_points,
         laws=LAWS_OF_CHECKS,
     )
+
+    def choose(points: Sequence[Point]) -> Sequence[Point]:
+        # Stopping a tool that fails by itself would tell little about what it does when it works.
+        return () if checked.fails_undisturbed and only is None else checked.points(points)
+
     report = sweep(
         conditions,
         backends,
-        action_modes(known if actions is None else actions, known),
+        modes,
         second=second if only is None else 0,
         limit=limit,
         only=only,
         progress=progress,
         title=f"check tool {first.name!r}",
-        choose=checked.points,
+        choose=choose,
     )
     if not checked.has_run:
         raise UserError(
@@ -145,6 +153,7 @@ def check_tool(
         )
     if report.failures:
         raise ToolCheckFailed(describe_failures(first.name, report, backends, in_full=only is not None), report)
+    check_injected(report, only)
     return report
 
 

@@ -28,6 +28,7 @@ from agentrun.runtime.opening import open_run
 from agentrun.sessions.protocol import Session
 from agentrun.testing.laws import RunRecord, broken_laws, structure
 from agentrun.testing.steering import Steering
+from agentrun.testing.sweeping.judging import ask
 from agentrun.testing.sweeping.points import Trial
 from agentrun.testing.sweeping.verdicts import BrokenLaw
 
@@ -153,6 +154,7 @@ class WatchedRuns:
     async def oracle(self) -> None:
         """The laws of the run that has ended, and the user's own oracle."""
         plan, record, trial = self._plan, self._record, self._trial
+        record.disturbed = trial.fired > 0
         if self._stream is not None and record.live is not None and record.live.result is not None:
             with anyio.move_on_after(1) as patience:
                 async for event in self._stream:
@@ -164,9 +166,7 @@ class WatchedRuns:
         if trial.fired == 0 and not trial.violations:
             self._compare(record)
         if plan.oracle is not None:
-            value = plan.oracle(record) if self._oracle_takes_record else plan.oracle()
-            if isinstance(value, Awaitable):
-                await value
+            await ask(plan.oracle, *([record] if self._oracle_takes_record else []))
 
     def _compare(self, record: RunRecord) -> None:
         """Law 11: the clean run is the same on both backends."""

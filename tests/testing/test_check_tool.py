@@ -243,9 +243,12 @@ def test_a_tool_that_fails_by_itself_is_told_once_and_is_swept_if_that_is_expect
             await anyio.sleep(0.1)
 
     error = failed(refuses, backends=[backend], limit=2)
-    assert "the tool failed by itself: LookupError: no such row, at" in str(error)
-    assert "check_tool(..., raises=...)" in str(error)
-    assert "without anything done to it" in str(error)
+    told = str(error)
+    assert told.startswith("tool 'refuses' was not stopped anywhere: what it does by itself on ")
+    assert "\nthe tool raised in the undisturbed run: LookupError: no such row, at " in told
+    assert "check_tool(..., raises=...)" in told
+    assert error.report.injections == 0
+    assert replay(error.report.failures[0]) is not None
     report = check_tool(refuses, raises=LookupError, backends=[backend])
     assert report.injections > 50
 
@@ -257,7 +260,9 @@ def test_a_tool_that_makes_the_run_fail_may_do_so_if_that_is_expected(backend: A
         raise ToolError("out of order")
 
     check_tool(fatal, raises=(ToolError, KeyError), backends=[backend], limit=3)
-    assert "out of order" in str(failed(fatal, backends=[backend], limit=3))
+    told = str(failed(fatal, backends=[backend], limit=3))
+    assert "the tool raised in the undisturbed run: ToolError: out of order, at " in told
+    assert "law " not in told
 
 
 def test_a_tool_that_never_ends_by_itself_is_told() -> None:

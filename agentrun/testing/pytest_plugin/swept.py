@@ -19,6 +19,7 @@ from agentrun.core.errors import UserError
 from agentrun.testing.pytest_plugin.settings import options_for
 from agentrun.testing.pytest_plugin.sweeps import SweepFailed, verdict
 from agentrun.testing.sweep import SweepRefused, cancel_everywhere
+from agentrun.testing.sweeping.judging import ask
 
 __all__ = ["SweptFunction", "parametrize_backends", "swept_items"]
 
@@ -151,9 +152,7 @@ class SweptFunction(pytest.Function):
         async def oracle() -> None:
             try:
                 if user_oracle is not None:
-                    value = user_oracle()
-                    if isinstance(value, Awaitable):
-                        await value
+                    await ask(user_oracle)
             finally:
                 self._end_run()
 

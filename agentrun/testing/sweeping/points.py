@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import anyio
 
-from agentrun.testing.sweeping.judging import judge_exception, leaves
+from agentrun.testing.sweeping.judging import ask, judge_exception, leaves
 from agentrun.testing.sweeping.leaks import watch_async_generators
 from agentrun.testing.sweeping.places import Place, Standing, where
 from agentrun.testing.sweeping.relay import Relay, TaskRecord
@@ -235,9 +235,9 @@ class Trial:
     async def _consult(self, oracle: Callable[[], Any]) -> None:
         try:
             with anyio.fail_after(self.grace):
-                value = oracle()
-                if isinstance(value, Awaitable):
-                    await value
+                await ask(oracle)
+        except SweepRefused as exc:
+            self.refused = exc
         except Exception as exc:  # noqa: BLE001 - the oracle's verdict
             for error in leaves(exc):
                 if isinstance(error, BrokenLaw):
