@@ -14,11 +14,13 @@ from agentrun.core.snapshot import RunSnapshot
 from agentrun.runtime.agent import Agent
 from agentrun.runtime.handle import ActiveRun
 from agentrun.runtime.hooks import RunHooks
+from agentrun.runtime.opening import open_run
 from agentrun.sessions.protocol import Session
 from agentrun.testing.laws import LAWS_OF_CHECKS
 from agentrun.testing.scripted import Say, ScriptedModel
 from agentrun.testing.sweep import Mode, check_injected, check_modes, choose_checks, sweep
 from agentrun.testing.sweeping.engine import BackendName, Conditions, check_backends
+from agentrun.testing.sweeping.places import first_line
 from agentrun.testing.sweeping.report import SweepReport
 from agentrun.testing.sweeping.verdicts import Check
 from agentrun.testing.watched_runs import Program, RunPlan, WatchedRuns
@@ -38,7 +40,7 @@ ActionName: TypeAlias = Literal[
     "native",
 ]
 
-_SPARE_TURNS: Final = 4  # an injection makes the model speak once more
+_SPARE_TURNS: Final = [Say("Very well.")] * 4  # an injection makes the model speak once more
 _KNOWN: Final = cast("tuple[str, ...]", get_args(ActionName))
 
 
@@ -77,9 +79,9 @@ def interrupt_everywhere(
 
     Args:
         agent: The agent, or a function that makes it, with all its state, afresh. An agent that is given as such must
-            have a `ScriptedModel`, whose script is then played from its beginning each time, with some spare turns for
-            what is injected; agents inside of it (handoffs, agents as tools) need the function. Its tools and
-            guardrails may be sync; see `check_tool`.
+            have a `ScriptedModel`, whose script is then played from its beginning each time; agents inside of it
+            (handoffs, agents as tools) need the function. In both cases the scripts get some spare turns for what is
+            injected. Its tools and guardrails may be sync; see `check_tool`.
         input: What the run starts with; may be left out with ``resume_from``.
         deps: Makes the run's ``deps`` afresh.
         session: Makes the run's session afresh.
@@ -151,6 +153,7 @@ def interrupt_everywhere(
         choose_checks(ignore),
         max_points,
         laws=LAWS_OF_CHECKS,
+        begins_at=first_line(program if program is not None else open_run),
     )
     backends = check_backends(backends)
     modes = action_modes(_KNOWN if actions is None else actions, _KNOWN)
@@ -173,7 +176,7 @@ def _maker(agent: Agent[Any, Any] | Callable[[], Agent[Any, Any]]) -> Callable[[
     if not isinstance(agent, Agent):
         if not callable(agent):
             raise UserError(f"agent must be an Agent or a function that makes one, not {type(agent).__name__}")
-        return agent
+        return lambda: _with_spare_turns(agent())
     model = agent.model
     if not isinstance(model, ScriptedModel):
         raise UserError(
@@ -181,7 +184,20 @@ def _maker(agent: Agent[Any, Any] | Callable[[], Agent[Any, Any]]) -> Callable[[
             "function that makes the agent with a fresh model"
         )
     clone: Callable[..., Agent[Any, Any]] = agent.clone
-    return lambda: clone(model=model.rewound([Say("Very well.")] * _SPARE_TURNS))
+    return lambda: clone(model=model.rewound(_SPARE_TURNS))
+
+
+def _with_spare_turns(agent: Any) -> Agent[Any, Any]:
+    """The agent; it, and those that it may hand over to, have something to say about what is injected."""
+    if not isinstance(agent, Agent):
+        raise UserError(f"agent must be an Agent or a function that makes one; this one made {type(agent).__name__}")
+    agents: list[Agent[Any, Any]] = [agent]
+    for each in agents:
+        model = each.model
+        if isinstance(model, ScriptedModel) and not model.requests:
+            model.add_spare_turns(_SPARE_TURNS)
+        agents += [handoff.agent for handoff in each.handoff_map.values() if handoff.agent not in agents]
+    return agent
 
 
 def action_modes(actions: Iterable[str], known: Sequence[str]) -> list[Mode]:

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from agentrun.core.errors import UserError
 from agentrun.testing.sweeping.engine import BackendName, Baseline, Conditions, Engine, check_backends
-from agentrun.testing.sweeping.places import Place
+from agentrun.testing.sweeping.places import Place, first_line
 from agentrun.testing.sweeping.points import Point, Shot, Trial
 from agentrun.testing.sweeping.progress import Progress
 from agentrun.testing.sweeping.report import Failure, SweepReport
@@ -149,6 +149,7 @@ def cancel_everywhere(
         choose_checks(ignore),
         max_points,
         max_seconds,
+        begins_at=first_line(scenario),
     )
     backends = check_backends(backends)
     chosen = _choose_modes(modes)

@@ -12,11 +12,13 @@ from pydantic_core import PydanticSerializationError, to_json, to_jsonable_pytho
 
 from agentrun.core.config import RunConfig
 from agentrun.core.errors import ToolArgumentsError, UserError
+from agentrun.runtime.opening import open_run
 from agentrun.testing.checked_tool import A_DAY, CheckedTool
 from agentrun.testing.interrupt_sweep import action_modes
 from agentrun.testing.laws import LAWS_OF_CHECKS
 from agentrun.testing.sweep import check_injected, check_modes, check_sizes, choose_checks, sweep
 from agentrun.testing.sweeping.engine import BackendName, Conditions, check_backends
+from agentrun.testing.sweeping.places import first_line
 from agentrun.testing.sweeping.points import Point
 from agentrun.testing.sweeping.report import SweepReport
 from agentrun.testing.sweeping.verdicts import Check, SweepRefused
@@ -129,6 +131,7 @@ def check_tool(
         choose_checks(ignore),
         max_points,
         laws=LAWS_OF_CHECKS,
+        begins_at=first_line(open_run),
     )
 
     def choose(points: Sequence[Point]) -> Sequence[Point]:

@@ -180,6 +180,8 @@ def test_bad_arguments_are_named() -> None:
         interrupt_everywhere(agent(), "Hello", actions=["dance"])  # type: ignore[list-item]
     with pytest.raises(UserError, match="agent must be an Agent or a function"):
         interrupt_everywhere(5, "Hello")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="agent must be an Agent or a function that makes one; this one made int"):
+        interrupt_everywhere(lambda: 5, "Hello")  # type: ignore[arg-type, return-value]
 
 
 @both
@@ -191,6 +193,23 @@ def test_nothing_of_a_swept_run_stays_in_memory(backend: Any) -> None:
     before = alive()
     sweep(backend, limit=2)
     assert alive() - before <= 1  # the last one may still be referred to
+
+
+@both
+def test_the_models_of_an_agent_that_is_made_afresh_have_spare_turns_too(backend: Any, scripted_model: Any) -> None:
+    models: list[ScriptedModel] = []
+
+    def make() -> Agent[Any, Any]:
+        models[:] = scripted_model([Call("transfer_to_expert")]), scripted_model([Say("Yes.")], name="expert")
+        expert: Agent[Any, Any] = Agent("expert", model=models[1])
+        return Agent("front", model=models[0], handoffs=[expert])
+
+    def seen(record: Any) -> None:
+        assert record.model is models[0]
+        if not record.disturbed:
+            assert [len(model.requests) for model in models] == [1, 1]
+
+    interrupt_everywhere(make, "Go", backends=[backend], oracle=seen).raise_if_failed()
 
 
 @both

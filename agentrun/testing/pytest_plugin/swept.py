@@ -157,6 +157,7 @@ class SweptFunction(pytest.Function):
                 self._end_run()
 
         scenario.__qualname__ = self.name
+        scenario.__wrapped__ = self._test()  # type: ignore[attr-defined]
         try:
             report = cancel_everywhere(scenario, backends=(self.agentrun_backend,), oracle=oracle, **self._options)
         except SweepRefused:

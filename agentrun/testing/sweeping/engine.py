@@ -15,6 +15,7 @@ from agentrun.core.errors import UserError
 from agentrun.testing.sweeping import asyncio_points, asyncio_threads, trio_points, trio_threads
 from agentrun.testing.sweeping.baton import current_thread
 from agentrun.testing.sweeping.leaks import LeakWatch
+from agentrun.testing.sweeping.places import Place
 from agentrun.testing.sweeping.points import Point, Shot, Trial
 from agentrun.testing.sweeping.thread_patches import exchanged
 from agentrun.testing.sweeping.verdicts import Check, SweepRefused, Violation
@@ -60,6 +61,7 @@ class Conditions:
     max_points: int = 20_000
     max_seconds: float = 30.0
     laws: Mapping[Check, int] = field(default_factory=dict[Check, int])
+    begins_at: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ class Engine:
             ignore=given.ignore,
             oracle=given.oracle,
             laws=given.laws,
+            begins_at=given.begins_at,
         )
         here = threading.get_ident()
         _running[here] = trial

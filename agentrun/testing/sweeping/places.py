@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import inspect
 import linecache
 import os
 import sys
@@ -13,7 +15,7 @@ from pathlib import Path
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any, Final, cast
 
-__all__ = ["Place", "Standing", "is_own", "place_in_stack", "where"]
+__all__ = ["Place", "Standing", "first_line", "has_begun", "is_own", "place_in_stack", "where"]
 
 _FRAMED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _LIBRARIES: Final = frozenset({"anyio", "outcome", "sniffio", "trio"})
@@ -105,6 +107,20 @@ def where(suspended: Any) -> Place:
         return Place("<unknown>", 0, getattr(suspended, "__qualname__", repr(suspended)))
     waiting_in = deepest.f_code.co_name if deepest is not frame else ""
     return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname, waiting_in)
+
+
+def has_begun(coro: Any) -> bool:
+    """Whether a coroutine has taken its first step."""
+    return _unstarted(coro) is None
+
+
+def first_line(function: Any) -> Place | None:
+    """Where a function begins, or the method that makes an object callable; ``None`` if it is not written in Python."""
+    while isinstance(function, functools.partial):
+        function = cast("Any", function).func
+    function = inspect.unwrap(function)
+    code: Any = getattr(function, "__code__", None) or getattr(function.__call__, "__code__", None)
+    return Place(code.co_filename, code.co_firstlineno, code.co_qualname) if isinstance(code, CodeType) else None
 
 
 def is_own(frame: FrameType) -> bool:

@@ -20,7 +20,7 @@ import anyio
 
 from agentrun.testing.sweeping.judging import ask, judge_exception, leaves
 from agentrun.testing.sweeping.leaks import watch_async_generators
-from agentrun.testing.sweeping.places import Place, Standing, where
+from agentrun.testing.sweeping.places import Place, Standing
 from agentrun.testing.sweeping.relay import Relay, TaskRecord
 from agentrun.testing.sweeping.verdicts import BrokenLaw, Check, SweepRefused, Violation
 
@@ -141,8 +141,10 @@ class Trial:
         ignore: frozenset[str] = frozenset(),
         oracle: Callable[[], Any] | None = None,
         laws: Mapping[Check, int] = MappingProxyType({}),
+        begins_at: Place | None = None,
     ) -> None:
         self._laws = laws
+        self._begins_at = begins_at
         self.scenario = scenario
         self.oracle = oracle
         self.grace = grace
@@ -215,7 +217,7 @@ class Trial:
         root = self.records[0]
         for record in self.records[1:]:
             if record.ending == "running" and not self._is_known_thread(record):
-                place = where(record.coro)
+                place = record.place()
                 self.violate(
                     record.kind, f"{record.label} is still alive after the scenario has ended; it waits at", place
                 )
@@ -250,7 +252,10 @@ class Trial:
 
     def adopt(self, coro: Any, name: str, is_ours: Callable[[BaseException], bool]) -> tuple[TaskRecord, Any]:
         """A task was created: its record, and the coroutine to run in its place."""
-        record = TaskRecord(len(self.records) + 1, _short(name) if self.records else "the scenario", coro)
+        if not self.records:
+            record = TaskRecord(1, "the scenario", coro, begins_at=self._begins_at)
+        else:
+            record = TaskRecord(len(self.records) + 1, _short(name), coro)
         self.records.append(record)
         return record, Relay(record, is_ours)
 
@@ -265,14 +270,14 @@ class Trial:
         self.steps = number = self.steps + 1
         self.sequence.append(record.number)
         if self.trace is not None:
-            self.trace.append(Point(number, record.label, where(record.coro)))
+            self.trace.append(Point(number, record.label, record.place()))
         if number == self._before_at:
             self._fire(record)
 
     def after_step(self, record: TaskRecord, ended: bool) -> None:
         """A task has awaited again, or has ended."""
         if self.trace is not None and not ended:
-            self.trace[-1].after = where(record.coro)
+            self.trace[-1].after = record.place()
         if self.steps == self._after_at:
             self._fire(record)
         elif self._again_left and record.number == 1 and not ended:
@@ -309,7 +314,7 @@ class Trial:
         if check not in self._stuck and self.active:
             self._stuck.add(check)
             waiting = [record for record in self.records if record.ending == "running" and record.coro is not None]
-            standing = "".join(f"\n    {record.label} waits at {where(record.coro)}" for record in waiting)
+            standing = "".join(f"\n    {record.label} waits at {record.place()}" for record in waiting)
             self.violate(check, message + standing, law=self.why_stuck(check) if self.why_stuck is not None else None)
         self._stage += 1
         self._max_steps = self.steps + 1000
@@ -359,7 +364,7 @@ class Trial:
         self._aim()
         number = shot.point
         expected = self._expected[:number] if self._expected is not None else self.sequence
-        here = where(record.coro) if record.coro is not None else None
+        here = record.place() if record.coro is not None else None
         if self.sequence != expected or (shot.place is not None and here != shot.place):
             self.diverged = _first_difference(self.sequence, expected)
             self._shots.clear()
@@ -372,7 +377,7 @@ class Trial:
         self.fired += 1
         for each in self.records:
             if each.kind == "thread" and each.ending == "running":
-                each.cuts.append(where(each.coro))
+                each.cuts.append(each.place())
         self._act(shot)
         if shot.times > 1:
             self._again, self._again_left = shot, shot.times - 1

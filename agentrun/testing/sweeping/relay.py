@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import anyio
 
-from agentrun.testing.sweeping.places import Place, where
+from agentrun.testing.sweeping.places import Place, has_begun, where
 
 __all__ = ["Relay", "TaskRecord", "keep_for_ever"]
 
@@ -34,6 +34,7 @@ class TaskRecord:
         cuts: Where it stood when a cancellation, whosever it was, was delivered to it, since the injection; of a
             thread, where it stood when something was injected.
         kind: What it is.
+        begins_at: Where it stands before its first step, if that is not the first line of its coroutine.
         works_for: The thread that has asked for it, and that waits for it; ``None`` if that is not known.
     """
 
@@ -45,18 +46,25 @@ class TaskRecord:
     cuts: list[Place] = field(default_factory=list[Place])
     kind: Literal["task", "thread"] = "task"
     works_for: Any = None
+    begins_at: Place | None = None
 
     @property
     def label(self) -> str:
         """For messages."""
         return f"{self.kind} {self.number} ({self.name})"
 
+    def place(self) -> Place:
+        """Where it stands."""
+        if self.begins_at is not None and not has_begun(self.coro):
+            return self.begins_at
+        return where(self.coro)
+
     def cancelled(self, ours: bool) -> None:
         """A cancellation is about to go in: the harness's, or another."""
         if ours and len(self.deliveries) < _MOST_DELIVERIES:
-            self.deliveries.append(where(self.coro))
+            self.deliveries.append(self.place())
         if len(self.cuts) < _MOST_DELIVERIES:
-            self.cuts.append(where(self.coro))
+            self.cuts.append(self.place())
 
 
 def keep_for_ever(record: TaskRecord) -> None:
