@@ -22,10 +22,12 @@ from agentrun.testing.sweep import Mode, check_injected, check_modes, choose_che
 from agentrun.testing.sweeping.engine import BackendName, Conditions, check_backends
 from agentrun.testing.sweeping.places import first_line
 from agentrun.testing.sweeping.report import SweepReport
-from agentrun.testing.sweeping.verdicts import Check
+from agentrun.testing.sweeping.verdicts import Check, hidden_in_pytest
 from agentrun.testing.watched_runs import Program, RunPlan, WatchedRuns
 
 __all__ = ["ActionName", "action_modes", "interrupt_everywhere"]
+
+__tracebackhide__ = hidden_in_pytest
 
 ActionName: TypeAlias = Literal[
     "interrupt",

@@ -16,7 +16,7 @@ from agentrun.testing.sweeping.places import Place, first_line
 from agentrun.testing.sweeping.points import Point, Shot, Trial
 from agentrun.testing.sweeping.progress import Progress
 from agentrun.testing.sweeping.report import Failure, SweepReport
-from agentrun.testing.sweeping.verdicts import CHECKS, Check, SweepRefused, Violation
+from agentrun.testing.sweeping.verdicts import CHECKS, Check, SweepRefused, Violation, hidden_in_pytest
 
 __all__ = [
     "Failure",
@@ -31,6 +31,8 @@ __all__ = [
     "replay",
     "sweep",
 ]
+
+__tracebackhide__ = hidden_in_pytest
 
 T = TypeVar("T")
 

@@ -21,12 +21,14 @@ from agentrun.testing.sweeping.engine import BackendName, Conditions, check_back
 from agentrun.testing.sweeping.places import first_line
 from agentrun.testing.sweeping.points import Point
 from agentrun.testing.sweeping.report import SweepReport
-from agentrun.testing.sweeping.verdicts import Check, SweepRefused
+from agentrun.testing.sweeping.verdicts import Check, SweepRefused, hidden_in_pytest
 from agentrun.testing.tool_findings import describe_failures
 from agentrun.tools.callables import is_async_callable
 from agentrun.tools.function import FunctionTool, as_tool
 
 __all__ = ["ToolAction", "ToolCheckFailed", "check_tool"]
+
+__tracebackhide__ = hidden_in_pytest
 
 ToolAction: TypeAlias = Literal["interrupt", "interrupt_tool", "time_out", "inject_now", "cancel", "native"]
 
@@ -220,9 +222,9 @@ def _checked_arguments(tool: FunctionTool[..., Any], arguments: Any) -> dict[str
         plain: Any = to_jsonable_python(dict(arguments), inf_nan_mode="constants")
         tool.bind(to_json(plain).decode())
     except PydanticSerializationError as exc:
-        raise UserError(f"arguments must be JSON values, as a model would send them: {exc}") from exc
+        raise UserError(f"arguments must be JSON values, as a model would send them: {exc}") from None
     except ToolArgumentsError as exc:
-        raise UserError(f"arguments do not fit. {exc}") from exc
+        raise UserError(f"arguments do not fit. {exc}") from None
     return cast("dict[str, Any]", plain)
 
 

@@ -49,9 +49,11 @@ def swept_items(collector: Any, name: str, function: Callable[..., Any]) -> list
 
 
 def parametrize_backends(metafunc: pytest.Metafunc) -> None:
-    """An item for each backend that the marker names; by default both."""
-    marker = metafunc.definition.get_closest_marker(_MARKER)
-    backends: Any = marker.kwargs.get("backends", _BACKENDS) if marker is not None else _BACKENDS
+    """An item for each backend that the marker names; by default both, or the one that a marker of a plugin asks for."""
+    find = metafunc.definition.get_closest_marker
+    default: Any = next((name for name in _BACKENDS if find(name) is not None), _BACKENDS)
+    marker = find(_MARKER)
+    backends: Any = marker.kwargs.get("backends", default) if marker is not None else default
     names = (backends,) if isinstance(backends, str) else tuple(backends)
     metafunc.fixturenames.append(_PARAMETER)
     metafunc.parametrize(_PARAMETER, names or _BACKENDS, ids=str, indirect=True)
@@ -81,6 +83,10 @@ class SweptFunction(pytest.Function):
             raise AssertionError("a swept test is run by its item")
 
         return swept_test
+
+    def get_closest_marker(self, name: str, default: Any = None) -> Any:
+        """As of any item, but for pytest-trio, which takes its marker for a promise that the function is async."""
+        return default if name == "trio" else super().get_closest_marker(name, default)
 
     def _test(self) -> Any:
         item: Any = super()

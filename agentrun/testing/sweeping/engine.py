@@ -18,9 +18,11 @@ from agentrun.testing.sweeping.leaks import LeakWatch
 from agentrun.testing.sweeping.places import Place
 from agentrun.testing.sweeping.points import Point, Shot, Trial
 from agentrun.testing.sweeping.thread_patches import exchanged
-from agentrun.testing.sweeping.verdicts import Check, SweepRefused, Violation
+from agentrun.testing.sweeping.verdicts import Check, SweepRefused, Violation, hidden_in_pytest
 
 __all__ = ["BackendName", "Baseline", "Conditions", "Engine", "check_backends"]
+
+__tracebackhide__ = hidden_in_pytest
 
 BackendName: TypeAlias = Literal["asyncio", "trio"]
 

@@ -22,9 +22,11 @@ from agentrun.testing.sweeping.judging import ask, judge_exception, leaves
 from agentrun.testing.sweeping.leaks import watch_async_generators
 from agentrun.testing.sweeping.places import Place, Standing
 from agentrun.testing.sweeping.relay import Relay, TaskRecord
-from agentrun.testing.sweeping.verdicts import BrokenLaw, Check, SweepRefused, Violation
+from agentrun.testing.sweeping.verdicts import BrokenLaw, Check, SweepRefused, Violation, hidden_in_pytest
 
 __all__ = ["Abandoned", "Backend", "Point", "Shot", "Stopping", "Trial"]
+
+__tracebackhide__ = hidden_in_pytest
 
 Stopping: TypeAlias = Callable[[], bool]
 """Asked when the grace of an action is over: whether what the action has stopped is there still."""
