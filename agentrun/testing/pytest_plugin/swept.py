@@ -49,7 +49,7 @@ def swept_items(collector: Any, name: str, function: Callable[..., Any]) -> list
 
 
 def parametrize_backends(metafunc: pytest.Metafunc) -> None:
-    """An item for each backend that the marker names; by default both, or the one that a marker of a plugin asks for."""
+    """An item for each backend that the marker names; by default both, or the one that another marker asks for."""
     find = metafunc.definition.get_closest_marker
     default: Any = next((name for name in _BACKENDS if find(name) is not None), _BACKENDS)
     marker = find(_MARKER)
