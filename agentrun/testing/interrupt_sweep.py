@@ -62,6 +62,7 @@ def interrupt_everywhere(
     oracle: Callable[..., Any] | None = None,
     raises: type[BaseException] | tuple[type[BaseException], ...] = (),
     tidy: bool = True,
+    same_on_both: bool | None = None,
     backends: Sequence[BackendName] = ("asyncio", "trio"),
     seed: int = 0,
     grace: float = 60.0,
@@ -77,7 +78,8 @@ def interrupt_everywhere(
 
     Besides what `cancel_everywhere` checks: the run has one ending, which fits what was done to it; its history, its
     session and all its requests are valid; each injected input is in the history once or comes back undelivered; each
-    start has its end; nothing is left alive; and the clean run's history and events are the same on both backends.
+    start has its end; nothing is left alive; and the clean run's history and events are the same on both backends (see
+    ``same_on_both``).
 
     Args:
         agent: The agent, or a function that makes it, with all its state, afresh. An agent that is given as such must
@@ -105,6 +107,9 @@ def interrupt_everywhere(
             ``None`` when the run was cancelled before it was opened.
         raises: Exceptions that the run may end with.
         tidy: Whether every teardown must be clean: no cleanup that fails or takes too long, no swallowed cancellation.
+        same_on_both: Whether the clean run must be the same on both backends (law 11). By default it must, unless
+            ``on_event``, ``program`` or a tool interrupts it or injects something: in which step of its tools that
+            comes is the event loop's decision.
         backends: As in `cancel_everywhere`, and so are the others.
         seed: See there.
         grace: Seconds of virtual time that what an action stops may take to end: the run, a tool, a stream.
@@ -143,6 +148,7 @@ def interrupt_everywhere(
         on_event=on_event,
         program=program,
         tidy=tidy,
+        same_on_both=same_on_both,
         oracle=oracle,
     )
     runs = WatchedRuns(plan)

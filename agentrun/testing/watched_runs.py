@@ -15,7 +15,7 @@ import anyio
 
 from agentrun.core.config import RunConfig
 from agentrun.core.errors import AgentRunError
-from agentrun.core.events import ApprovalRequested, Event, RunStarted
+from agentrun.core.events import ApprovalRequested, Event, InputInjected, InterruptRequested, RunStarted
 from agentrun.core.items import RunInput, ToolOutput
 from agentrun.core.results import RunResult
 from agentrun.core.snapshot import RunSnapshot
@@ -57,6 +57,7 @@ class RunPlan:
     on_event: Callable[[ActiveRun[Any], Event], object] | None = None
     program: Program | None = None
     tidy: bool = True
+    same_on_both: bool | None = None
     oracle: Callable[..., Any] | None = None
 
 
@@ -163,10 +164,22 @@ class WatchedRuns:
                 trial.violate("law", "the run has ended, and its events have not", law=2)
         for broken in (*broken_laws(record), *self._steering.broken_laws()):
             trial.violate("law", broken.evidence, law=broken.law)
-        if trial.fired == 0 and not trial.violations:
+        if trial.fired == 0 and not trial.violations and self._must_be_same(record):
             self._compare(record)
         if plan.oracle is not None:
             await ask(plan.oracle, *([record] if self._oracle_takes_record else []))
+
+    def _must_be_same(self, record: RunRecord) -> bool:
+        """Whether law 11 says anything about the clean run.
+
+        What somebody does to a run in the moment in which its tools go on comes before or after their next step, as
+        the event loop has it. So they may have begun a nested run by then, or have ended, or not.
+        """
+        if self._plan.same_on_both is not None:
+            return self._plan.same_on_both
+        return not record.cancelled and not any(
+            isinstance(event, (InterruptRequested, InputInjected)) for event in record.events
+        )
 
     def _compare(self, record: RunRecord) -> None:
         """Law 11: the clean run is the same on both backends."""

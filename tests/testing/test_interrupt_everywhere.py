@@ -12,7 +12,7 @@ import anyio.lowlevel
 import pytest
 
 from agentrun import Agent, RunContext, UserError, tool
-from agentrun.core.events import RunEnded, ToolEnded
+from agentrun.core.events import RunEnded, ToolEnded, ToolStarted
 from agentrun.core.inbox import Inbox
 from agentrun.core.turns import TurnMachine
 from agentrun.runtime.hub import EventHub
@@ -125,6 +125,62 @@ def test_backends_that_disagree_are_found_by_law_11() -> None:
     model = ScriptedModel([Call("where"), Say("Ah.")])
     report = interrupt_everywhere(Agent("a", tools=[where], model=model), "Where?", actions=["interrupt"], limit=1)
     assert "law 11" in str(report.failures[0])
+
+
+@tool
+async def quick() -> str:
+    """End at once."""
+    return "done"
+
+
+@tool
+async def stops(ctx: RunContext[Any]) -> str:
+    """Interrupt the run that it is part of."""
+    ctx.run.interrupt("enough")
+    return "done"
+
+
+def stop_at_a_start(live: Any, event: Any) -> None:
+    if isinstance(event, ToolStarted):
+        live.interrupt("enough")
+
+
+def steer_at_an_end(live: Any, event: Any) -> None:
+    if isinstance(event, ToolEnded) and live.status == "running":
+        live.inject("Enough.", deliver="now")
+
+
+async def leave_at_a_start(opening: Any) -> None:
+    async with opening as live:
+        async for event in live.events():
+            if isinstance(event, ToolStarted):
+                break
+
+
+@pytest.mark.parametrize(
+    ("called", "options"),
+    [
+        ("quick", {"on_event": stop_at_a_start}),
+        ("work", {"on_event": steer_at_an_end}),
+        ("work", {"program": leave_at_a_start}),
+        ("stops", {}),
+    ],
+)
+def test_what_comes_in_the_moment_in_which_tools_go_on_comes_in_another_step_on_each_backend(
+    called: str, options: dict[str, Any]
+) -> None:
+    def make() -> Agent[Any, Any]:
+        expert: Agent[Any, Any] = Agent("expert", tools=[work], model=ScriptedModel([Call("work"), Say("So it is.")]))
+        ask = expert.as_tool(name="ask", description="Ask.")
+        model = ScriptedModel([[Call(called), Call("ask", {"input": "Well?"}), Call("quick")], Say("Done.")])
+        return Agent("front", tools=[quick, work, stops, ask], model=model)
+
+    found: set[int | None] = set()
+    for seed in range(8):
+        interrupt_everywhere(make, "Go", actions=["cancel"], limit=1, seed=seed, **options).raise_if_failed()
+        again = interrupt_everywhere(make, "Go", actions=["cancel"], limit=1, seed=seed, same_on_both=True, **options)
+        found |= {v.law for failure in again.failures for v in failure.violations}
+    assert found == {11}
 
 
 @both
