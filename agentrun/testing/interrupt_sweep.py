@@ -199,13 +199,14 @@ def _with_spare_turns(agent: Any) -> Agent[Any, Any]:
     """The agent; it, and those that it may hand over to, have something to say about what is injected."""
     if not isinstance(agent, Agent):
         raise UserError(f"agent must be an Agent or a function that makes one; this one made {type(agent).__name__}")
-    agents: list[Agent[Any, Any]] = [agent]
+    first = cast("Agent[Any, Any]", agent)
+    agents = [first]
     for each in agents:
         model = each.model
         if isinstance(model, ScriptedModel) and not model.requests:
             model.add_spare_turns(_SPARE_TURNS)
         agents += [handoff.agent for handoff in each.handoff_map.values() if handoff.agent not in agents]
-    return agent
+    return first
 
 
 def action_modes(actions: Iterable[str], known: Sequence[str]) -> list[Mode]:

@@ -44,7 +44,7 @@ def test_hypothesis_shows_only_what_is_not_as_it_is_by_default() -> None:
     assert pretty(RunConfig()) == "RunConfig()"
     assert pretty(RunConfig(max_turns=3)) == "RunConfig(max_turns=3)"
     assert pretty(_Plainly(1)) == "_Plainly(a=1)"
-    assert pretty([_Value(1, _Value(None))]) == "[_Value(a=1, b=_Value(a=None))]"
+    assert pretty([_Value(1, _Value(2))]) == "[_Value(a=1, b=_Value(a=2))]"
     assert pretty(Usage()) == "Usage()"
     long = RunConfig(model="openai:" + "x" * 60, max_seconds=5, cleanup_grace=7)
     model = f"    model='openai:{'x' * 60}',"

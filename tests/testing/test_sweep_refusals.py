@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import io
 import itertools
 import socket
@@ -12,10 +13,12 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+import trio
 
 from agentrun import Agent, UserError, tool
 from agentrun.testing import (
@@ -103,8 +106,78 @@ def test_sockets_are_refused(backend: Any) -> None:
                 await stream.receive()
             await stream.aclose()
 
-        with pytest.raises(SweepRefused, match="a socket"):
-            cancel_everywhere(connects, backends=[backend])
+        async def connects_itself() -> None:
+            await anyio.lowlevel.checkpoint()
+            with socket.socket() as client:
+                client.connect(("127.0.0.1", port))
+
+        async def connects_in_a_thread() -> None:
+            await anyio.to_thread.run_sync(connect)
+
+        def connect() -> None:
+            with contextlib.suppress(UserError):
+                socket.create_connection(("127.0.0.1", port)).close()
+
+        for scenario in (connects, connects_itself, connects_in_a_thread):
+            with pytest.raises(SweepRefused, match="a socket"):
+                cancel_everywhere(scenario, backends=[backend])
+        with socket.create_connection(("127.0.0.1", port)):
+            pass  # behind the sweep it is as ever
+
+
+@both
+def test_unix_sockets_and_listeners_are_refused(backend: Any, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+
+    async def listens() -> None:
+        async with await anyio.create_tcp_listener(local_host="127.0.0.1"):
+            await anyio.sleep(1)
+
+    async def connects() -> None:
+        async with await anyio.connect_unix(path):
+            await anyio.sleep(1)
+
+    async def listens_itself() -> None:
+        await anyio.lowlevel.checkpoint()
+        socket.create_server(("127.0.0.1", 0)).close()
+
+    async def talks_to_itself() -> None:
+        for end in socket.socketpair():
+            end.close()
+        await anyio.lowlevel.checkpoint()
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        for scenario in (listens, connects, listens_itself):
+            with pytest.raises(SweepRefused, match="a socket"):
+                cancel_everywhere(scenario, backends=[backend])
+    cancel_everywhere(talks_to_itself, backends=[backend]).raise_if_failed()
+    assert not {"connect", "connect_ex", "listen"} & vars(socket.socket).keys()
+
+
+@both
+def test_a_thread_that_calls_back_into_the_event_loop_is_refused(backend: Any) -> None:
+    async def is_called() -> None:
+        done = anyio.Event()
+
+        def call() -> None:
+            with contextlib.suppress(UserError):
+                wake(done.set)
+
+        wake: Any = current_token()
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join()
+        await done.wait()
+
+    def current_token() -> Any:
+        if backend == "trio":
+            return trio.lowlevel.current_trio_token().run_sync_soon
+        return asyncio.get_running_loop().call_soon_threadsafe
+
+    with pytest.raises(SweepRefused, match="a thread .which calls (run_sync_soon|loop.call_soon_threadsafe)"):
+        cancel_everywhere(is_called, backends=[backend])
 
 
 @both

@@ -17,6 +17,7 @@ from agentrun.testing.sweeping.baton import current_thread
 from agentrun.testing.sweeping.leaks import LeakWatch
 from agentrun.testing.sweeping.places import Place
 from agentrun.testing.sweeping.points import Point, Shot, Trial
+from agentrun.testing.sweeping.real_sockets import no_real_sockets
 from agentrun.testing.sweeping.thread_patches import exchanged
 from agentrun.testing.sweeping.verdicts import Check, SweepRefused, Violation, hidden_in_pytest
 
@@ -112,9 +113,11 @@ class Engine:
             stack.enter_context(
                 asyncio_threads.virtual_worker_threads(lambda loop: isinstance(loop, asyncio_points.SweepLoop))
             )
+            stack.enter_context(no_real_sockets(_trial_here))
             if "trio" in self._backends:
                 importlib.import_module("trio.testing")  # now, so that it is not taken for what a trial has left
                 stack.enter_context(trio_points.no_sockets())
+                stack.enter_context(trio_points.no_foreign_threads())
                 stack.enter_context(trio_threads.virtual_worker_threads(trio_points.current_crew))
             stack.enter_context(exchanged())
             stack.enter_context(self._leaks)
