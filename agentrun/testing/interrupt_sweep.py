@@ -199,7 +199,7 @@ def _with_spare_turns(agent: Any) -> Agent[Any, Any]:
     """The agent; it, and those that it may hand over to, have something to say about what is injected."""
     if not isinstance(agent, Agent):
         raise UserError(f"agent must be an Agent or a function that makes one; this one made {type(agent).__name__}")
-    first = cast("Agent[Any, Any]", agent)
+    first: Agent[Any, Any] = agent
     agents = [first]
     for each in agents:
         model = each.model
