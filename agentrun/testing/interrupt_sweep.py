@@ -197,7 +197,7 @@ def _maker(agent: Agent[Any, Any] | Callable[[], Agent[Any, Any]]) -> Callable[[
 
 def _with_spare_turns(agent: Any) -> Agent[Any, Any]:
     """The agent; it, and those that it may hand over to, have something to say about what is injected."""
-    if not isinstance(agent, Agent):
+    if not issubclass(type(agent), Agent):  # leaves `Any` what it is
         raise UserError(f"agent must be an Agent or a function that makes one; this one made {type(agent).__name__}")
     first: Agent[Any, Any] = agent
     agents = [first]
