@@ -96,8 +96,13 @@ class Steering:
             elif isinstance(event, GuardrailEnded) and event.kind == "input" and event.name in self._racing and started:
                 yield BrokenLaw(13, f"{started} started before the input guardrail {event.name} had answered")
 
-    def actions(self, live: ActiveRun[Any]) -> dict[str, Callable[[], Stopping | None]]:
-        """What can be done to the run, by name; each tells what it has stopped, if anything."""
+    def actions(self, live: ActiveRun[Any], leaving: Callable[[], bool]) -> dict[str, Callable[[], Stopping | None]]:
+        """What can be done to the run, by name; each tells what it has stopped, if anything.
+
+        Args:
+            live: The run.
+            leaving: Whether its block is being left.
+        """
         record = self._record
 
         def interrupt() -> Stopping | None:
@@ -107,7 +112,7 @@ class Steering:
             weak = before is not None and before.mode == "after_turn" and phase not in ("ending", "ended")
             if weak and live.state().interrupt == before and live.result is None:
                 self._refused.append(phase)
-            return all_of(live) if accepted else None
+            return all_of(live, leaving) if accepted else None
 
         def inject(deliver: Literal["next", "now", "idle"]) -> Stopping | None:
             if live.result is None:

@@ -5,6 +5,7 @@ An action that stops nothing has no grace: a run may go on for hours after an in
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from agentrun.runtime.handle import ActiveRun
@@ -13,9 +14,12 @@ from agentrun.testing.sweeping.points import Stopping
 __all__ = ["all_of", "what_is_cancelled"]
 
 
-def all_of(live: ActiveRun[Any]) -> Stopping:
-    """The whole run was stopped: it must end."""
-    return lambda: live.result is None
+def all_of(live: ActiveRun[Any], leaving: Callable[[], bool]) -> Stopping:
+    """The whole run was stopped: it must end, and its block must let those go who are ``leaving`` it.
+
+    Who does not leave it yet may have other things to do there.
+    """
+    return lambda: live.result is None or leaving()
 
 
 def what_is_cancelled(live: ActiveRun[Any]) -> Stopping | None:

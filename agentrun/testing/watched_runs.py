@@ -103,9 +103,9 @@ class WatchedRuns:
         except BrokenLaw as exc:
             trial.violate("law", exc.evidence, law=exc.law)
 
-    def _opened(self, live: ActiveRun[Any]) -> None:
+    def _opened(self, live: ActiveRun[Any], leaving: Callable[[], bool]) -> None:
         self._record.live = live
-        self._trial.actions.update(self._steering.actions(live))
+        self._trial.actions.update(self._steering.actions(live, leaving))
         self._trial.why_stuck = self._steering.why_stuck
         self._trial.knows_thread = self._record.names_thread
         self._stream = live.events(buffer=_BUFFER)
@@ -213,17 +213,18 @@ class _Opened:
     def __init__(
         self,
         opening: AbstractAsyncContextManager[ActiveRun[Any]],
-        on_open: Callable[[ActiveRun[Any]], None],
+        on_open: Callable[[ActiveRun[Any], Callable[[], bool]], None],
         on_left: Callable[..., None],
     ) -> None:
         self._opening = opening
         self._on_open = on_open
         self._on_left = on_left
         self._live: ActiveRun[Any]
+        self._leaving = False
 
     async def __aenter__(self) -> ActiveRun[Any]:
         self._live = live = await self._opening.__aenter__()
-        self._on_open(live)
+        self._on_open(live, lambda: self._leaving)
         return live
 
     def _goes_on(self) -> bool:
@@ -235,6 +236,7 @@ class _Opened:
         cancelled = _is_cancellation(exc) or _cancellation_in_force()
         cut_short = cancelled and self._goes_on()
         left_with: BaseException | None = exc
+        self._leaving = True
         try:
             suppressed = await self._opening.__aexit__(exc_type, exc, tb)
             if suppressed:
@@ -244,6 +246,7 @@ class _Opened:
             left_with = caught
             raise
         finally:
+            self._leaving = False
             going_on = _is_cancellation(left_with) or _cancellation_in_force()
             silent = left_with is None and not going_on
             self._on_left(cancelled or going_on, silent=silent, cut_short=cut_short, raised=left_with, own=exc)
