@@ -18,7 +18,8 @@ from agentrun.runtime.opening import open_run
 from agentrun.sessions.protocol import Session
 from agentrun.testing.laws import LAWS_OF_CHECKS
 from agentrun.testing.scripted import Say, ScriptedModel
-from agentrun.testing.sweep import Mode, check_injected, check_modes, choose_checks, sweep
+from agentrun.testing.sweep import sweep
+from agentrun.testing.sweep_arguments import Mode, check_injected, check_modes, choose_checks
 from agentrun.testing.sweeping.engine import BackendName, Conditions, check_backends
 from agentrun.testing.sweeping.places import first_line
 from agentrun.testing.sweeping.report import SweepReport

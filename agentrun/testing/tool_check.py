@@ -16,7 +16,8 @@ from agentrun.runtime.opening import open_run
 from agentrun.testing.checked_tool import A_DAY, CheckedTool
 from agentrun.testing.interrupt_sweep import action_modes
 from agentrun.testing.laws import LAWS_OF_CHECKS
-from agentrun.testing.sweep import check_injected, check_modes, check_sizes, choose_checks, sweep
+from agentrun.testing.sweep import sweep
+from agentrun.testing.sweep_arguments import check_injected, check_modes, check_sizes, choose_checks
 from agentrun.testing.sweeping.engine import BackendName, Conditions, check_backends
 from agentrun.testing.sweeping.places import first_line
 from agentrun.testing.sweeping.points import Point

@@ -371,5 +371,7 @@ def test_pytest_shows_the_line_of_the_test_and_what_the_sweep_says_and_no_more(p
         assert f"\n>       {line}" in shown
     frames = [line for line in result.outlines if re.search(r"^\S+\.py:\d+: ", line)]
     places = [re.sub(r".*/|:\d+:.*", "", frame) for frame in frames]
-    assert places == ["test_it.py"] * 6 + ["sweep.py"] * 2, "\n".join(frames)  # only a bug is shown with all lines
-    result.stdout.fnmatch_lines(["*sweep.py:*: TypeError"])
+    assert places == ["test_it.py"] * 6 + ["sweep.py", "sweep_arguments.py"], "\n".join(
+        frames
+    )  # only a bug is shown with all lines
+    result.stdout.fnmatch_lines(["*sweep_arguments.py:*: TypeError"])

@@ -32,6 +32,7 @@ def no_real_sockets(trial_here: Callable[[], Trial | None]) -> Generator[None]:
             if trial is not None and trial.active:
                 what = f"a socket (socket.{name}({', '.join(map(repr, args)):.100}))"
                 trial.refuse(what)
+                self.close()  # whoever has made it may not do so for an error that is none of sockets
                 raise SweepRefused(f"not possible in a sweep: {what}")
             return original(self, *args)
 
