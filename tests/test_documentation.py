@@ -102,6 +102,12 @@ def test_the_test_of_the_testing_page_passes(backend: str) -> None:
     anyio.run(names["test_an_interrupt_reaches_the_tool"], backend=backend)
 
 
+def test_the_drawn_programs_of_the_testing_page_keep_the_laws() -> None:
+    names: dict[str, Any] = {"__name__": "testing_page"}
+    exec(blocks("docs/testing.md", "python")[2], names)
+    names["test_every_program_keeps_the_laws_on_both_backends"]()
+
+
 def test_the_sweep_of_the_testing_page_passes() -> None:
     names: dict[str, Any] = {"__name__": "testing_page"}
     exec(blocks("docs/testing.md", "python")[1], names)

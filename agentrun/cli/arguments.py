@@ -54,6 +54,7 @@ class FuzzOptions:
         input: ``--input``: what the run starts with.
         arguments: ``--arguments``, each as ``"TOOL=JSON"``.
         tools: ``--tool``: only these.
+        may_fail: ``--may-fail``: these tools may raise by themselves.
         backend: ``--backend``; ``"both"`` by default.
         actions: ``--actions``: what to do at each point; empty for all.
         seed: ``--seed``: the order in which trio runs what is ready together.
@@ -68,6 +69,7 @@ class FuzzOptions:
     input: str
     arguments: tuple[str, ...]
     tools: tuple[str, ...]
+    may_fail: tuple[str, ...]
     backend: Literal["asyncio", "trio", "both"]
     actions: tuple[str, ...]
     seed: int
@@ -121,6 +123,7 @@ def parse(argv: Sequence[str] | None = None) -> Options | FuzzOptions:
             input=values.input,
             arguments=tuple(values.arguments),
             tools=tuple(values.tool),
+            may_fail=tuple(values.may_fail),
             backend=values.backend,
             actions=tuple(name for name in values.actions.split(",") if name),
             seed=values.seed,
@@ -179,7 +182,8 @@ def _add_fuzz(commands: Any) -> None:
         description="Run an agent, with a scripted model that calls each of its tools, once for each scheduling point "
         "and each way in which a run can be stopped or steered there. No model is called; time is virtual. What broke "
         "is printed with the law, the place, and the command that shows it again.",
-        epilog="Exit codes: 0 nothing broke, 1 something did, 2 wrong usage.",
+        epilog="Exit codes: 0 nothing broke, 1 something did, or a tool failed to which nothing was done, 2 wrong "
+        "usage.",
     )
     fuzz.add_argument("agent", metavar="MODULE:NAME", help="the agent, or a function that makes it afresh for each run")
     _add_deps(fuzz, made="afresh for each run (a plain object is the same in all of them)")
@@ -193,6 +197,13 @@ def _add_fuzz(commands: Any) -> None:
     )
     fuzz.add_argument(
         "--tool", action="append", default=[], metavar="NAME", help="call only this tool; may be given several times"
+    )
+    fuzz.add_argument(
+        "--may-fail",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="this tool may fail by itself with what it is given; may be given several times",
     )
     fuzz.add_argument("--backend", choices=("both", "asyncio", "trio"), default="both", help="the event loops")
     fuzz.add_argument(

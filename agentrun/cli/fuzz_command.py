@@ -13,6 +13,7 @@ from typing import Any, cast, get_args
 
 from agentrun.cli.arguments import Ending, FuzzOptions
 from agentrun.cli.loading import agent_maker, deps_maker
+from agentrun.core.events import ToolCallDelta, ToolEnded
 from agentrun.errors import UserError
 from agentrun.runtime.agent import Agent
 from agentrun.testing.derived_script import SkippedTool, agents_of, paths_to_agents, use_scripts
@@ -50,10 +51,15 @@ class _Command:
         # One script for the agent, and one for each agent that it may hand over to, since a run takes one way.
         self._paths = [[each.name for each in path] for path in paths_to_agents(agent)]
         self._names = [path[-1] for path in self._paths]
+        self._failing: dict[str, str] = {}  # tools that failed in a run to which nothing was done, and with what
 
     def _check_names(self, agent: Agent[Any, Any]) -> None:
         known = sorted({name for each in agents_of(agent) for name in each.tool_map})
-        for option, names in (("--tool", self._options.tools), ("--arguments", tuple(self._arguments))):
+        for option, names in (
+            ("--tool", self._options.tools),
+            ("--arguments", tuple(self._arguments)),
+            ("--may-fail", self._options.may_fail),
+        ):
             for name in names:
                 if name not in known:
                     has = f"it has {', '.join(known)}" if known else "it has none"
@@ -69,8 +75,9 @@ class _Command:
         for number in chosen:
             self._tell_skipped(number, skipped)
             with _silenced():
+                self._failing.clear()
                 report = self._sweep(number, only)
-            failed = failed or bool(report.failures)
+            failed = failed or bool(report.failures or self._failing)
             self._tell(number, report)
         return 1 if failed else 0
 
@@ -105,7 +112,8 @@ class _Command:
             options.input,
             deps=self._deps,
             actions=cast("tuple[ActionName, ...]", options.actions) or None,
-            oracle=_look,
+            oracle=self._look,
+            raises=Exception if options.may_fail else (),
             tidy=False,
             backends=self._backends,
             seed=options.seed,
@@ -119,14 +127,39 @@ class _Command:
         by = " by way of " + ", ".join(self._paths[number][:-1]) if len(self._paths[number]) > 1 else ""
         done = f"{report.injections} runs at {report.points} points in {report.seconds:.1f} s"
         if not report.failures:
-            print(f"agent {name}{by}: {done}: nothing broke")
+            tools = ", ".join(self._failing)
+            print(
+                f"agent {name}{by}: {done}: {f'nothing broke, but {tools} did not work' if tools else 'nothing broke'}"
+            )
+            print("".join(self._failed(tool) for tool in self._failing), end="")
             return
         print(f"agent {name}{by}: {done}: {len(report.failures)} went wrong")
+        print("".join(self._failed(tool) for tool in self._failing), end="")
         print("\n".join(describe_groups(report.failures, lambda failure: self._replay(number, failure))))
         if self._options.verbose or self._options.only is not None:
             for failure in report.failures:
                 print("\nthe run in full:", *str(failure).splitlines()[:-1], sep="\n  ")
         print()
+
+    def _failed(self, tool: str) -> str:
+        """What to say of a tool that failed in a run to which nothing was done."""
+        needs = "" if self._options.deps is not None else "--deps MODULE:NAME for its ctx.deps, "
+        return (
+            f"\ntool {tool} failed in the undisturbed run: {self._failing[tool]}\n"
+            f"  What it does after that was not tried. Give it what it needs: {needs}--arguments '{tool}={{...}}';\n"
+            f"  or, if it is meant to fail with what it was given: --may-fail {tool}\n"
+        )
+
+    async def _look(self, record: RunRecord) -> None:
+        for event in record.events if not record.disturbed else ():
+            if isinstance(event, ToolEnded) and event.status == "failed" and event.name not in self._options.may_fail:
+                sent = [each for each in record.events if isinstance(each, ToolCallDelta) and _same_call(each, event)]
+                given = f" (it was called with {sent[0].arguments})" if sent else ""
+                self._failing.setdefault(event.name, str(event.output).removeprefix("Error: ") + given)
+        result = record.live.result if record.live is not None else None
+        findings = list(teardown_findings(result.teardown)) if result is not None else []
+        if findings:
+            raise ExceptionGroup("what is wrong with the teardown", findings)
 
     def _replay(self, number: int, failure: Failure) -> str:
         """The command that shows a failure again."""
@@ -140,17 +173,16 @@ class _Command:
             words += ["--arguments", given]
         for tool in options.tools:
             words += ["--tool", tool]
+        for tool in options.may_fail:
+            words += ["--may-fail", tool]
         if options.seed:
             words += ["--seed", str(options.seed)]
         words += ["--only", f"{number + 1}@{failure.id}" if number else failure.id]
         return shlex.join(words)
 
 
-async def _look(record: RunRecord) -> None:
-    result = record.live.result if record.live is not None else None
-    findings = list(teardown_findings(result.teardown)) if result is not None else []
-    if findings:
-        raise ExceptionGroup("what is wrong with the teardown", findings)
+def _same_call(delta: ToolCallDelta, ended: ToolEnded) -> bool:
+    return (delta.call_id, delta.path) == (ended.call_id, ended.path)
 
 
 def _refusing(make: Callable[[], Any]) -> Callable[[], Any]:

@@ -23,6 +23,19 @@ class Plain:
         shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__dataclass_fields__)
         return f"{type(self).__qualname__}({shown})"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """For Hypothesis and IPython: only what differs from the defaults. Settings have many that nobody has set."""
+        with printer.group(4, f"{type(self).__qualname__}(", ")"):
+            separator = ""
+            for name, field in self.__dataclass_fields__.items():
+                value = getattr(self, name)
+                if value != (field.default_factory() if callable(field.default_factory) else field.default):
+                    printer.text(separator)
+                    printer.breakable("" if not separator else " ")
+                    printer.text(f"{name}=")
+                    printer.pretty(value)
+                    separator = ","
+
     def __eq__(self, other: object) -> bool:
         if other.__class__ is not self.__class__:
             return NotImplemented

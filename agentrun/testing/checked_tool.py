@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,11 +15,12 @@ from agentrun.runtime.agent import Agent
 from agentrun.runtime.tool_run import ToolRun, current_tool_run
 from agentrun.testing.laws import BrokenLaw, RunRecord
 from agentrun.testing.scripted import Call, Say, ScriptedModel
-from agentrun.testing.sweeping.judging import raised_at
+from agentrun.testing.sweeping.judging import ask, raised_at
 from agentrun.testing.sweeping.places import Place
-from agentrun.testing.sweeping.points import Point, Trial
+from agentrun.testing.sweeping.points import Point, Stopping, Trial
 from agentrun.testing.sweeping.relay import TaskRecord
-from agentrun.testing.tool_findings import in_user_code, teardown_findings
+from agentrun.testing.sweeping.verdicts import SweepRefused
+from agentrun.testing.tool_findings import UNDISTURBED, in_user_code, teardown_findings
 from agentrun.testing.watched_runs import RunPlan, WatchedRuns
 from agentrun.tools.context import RunContext
 from agentrun.tools.function import FunctionTool
@@ -49,6 +50,7 @@ class CheckedTool:
 
     Attributes:
         has_run: Whether the tool was called in any run.
+        fails_undisturbed: Whether it has failed in a run to which nothing was done.
         told: What the model was told of the latest call that did not run.
     """
 
@@ -63,6 +65,7 @@ class CheckedTool:
         raises: tuple[type[BaseException], ...],
     ) -> None:
         self.has_run: bool = False
+        self.fails_undisturbed: bool = False
         self.told: str = ""
         self._make = make
         self._arguments = arguments
@@ -132,9 +135,12 @@ class CheckedTool:
         """The tool has raised."""
         self._raised = _Raised(type(exc), str(exc), raised_at(exc))
 
-    def _time_out(self) -> None:
-        if self._call is not None:
-            self._call.expire()
+    def _time_out(self) -> Stopping | None:
+        call = self._call
+        if call is None:
+            return None
+        call.expire()
+        return lambda: not call.ended
 
     async def _judge(self, record: RunRecord) -> None:
         result = record.live.result if record.live is not None else None
@@ -142,9 +148,9 @@ class CheckedTool:
         # Before its call the tool has taken nothing: what the oracle sees then is what another run has left.
         if self._oracle is not None and self._call is not None:
             try:
-                value = self._oracle()
-                if isinstance(value, Awaitable):
-                    await value
+                await ask(self._oracle)
+            except SweepRefused:
+                raise
             except Exception as exc:  # noqa: BLE001 - its verdict, said together with the others
                 errors.append(exc)
         if errors:
@@ -170,7 +176,9 @@ class CheckedTool:
         elif output.status == "failed" and (self._raised is None or not issubclass(self._raised.type, self._raises)):
             seen = self._raised
             what = f"{seen.type.__name__}: {seen.text}, at {seen.place}" if seen is not None else output.text
-            yield BrokenLaw(9, f"the tool failed by itself: {what}")
+            self.fails_undisturbed |= self._trial.fired == 0
+            when = UNDISTURBED if self._trial.fired == 0 else "by itself"
+            yield BrokenLaw(9, f"the tool {'raised' if seen is not None else 'failed'} {when}: {what}")
         elif output.status == "timed_out" and not self._tool_has_timeout and self._trial.fired == 0:
             yield BrokenLaw(6, "the tool did not end by itself, not in a day of virtual time")
 

@@ -14,16 +14,21 @@ from agentrun.core.snapshot import RunSnapshot
 from agentrun.runtime.agent import Agent
 from agentrun.runtime.handle import ActiveRun
 from agentrun.runtime.hooks import RunHooks
+from agentrun.runtime.opening import open_run
 from agentrun.sessions.protocol import Session
 from agentrun.testing.laws import LAWS_OF_CHECKS
 from agentrun.testing.scripted import Say, ScriptedModel
-from agentrun.testing.sweep import Mode, choose_checks, sweep
+from agentrun.testing.sweep import sweep
+from agentrun.testing.sweep_arguments import Mode, check_injected, check_modes, choose_checks
 from agentrun.testing.sweeping.engine import BackendName, Conditions, check_backends
+from agentrun.testing.sweeping.places import first_line
 from agentrun.testing.sweeping.report import SweepReport
-from agentrun.testing.sweeping.verdicts import Check
+from agentrun.testing.sweeping.verdicts import Check, hidden_in_pytest
 from agentrun.testing.watched_runs import Program, RunPlan, WatchedRuns
 
 __all__ = ["ActionName", "action_modes", "interrupt_everywhere"]
+
+__tracebackhide__ = hidden_in_pytest
 
 ActionName: TypeAlias = Literal[
     "interrupt",
@@ -38,7 +43,7 @@ ActionName: TypeAlias = Literal[
     "native",
 ]
 
-_SPARE_TURNS: Final = 4  # an injection makes the model speak once more
+_SPARE_TURNS: Final = [Say("Very well.")] * 4  # an injection makes the model speak once more
 _KNOWN: Final = cast("tuple[str, ...]", get_args(ActionName))
 
 
@@ -58,6 +63,7 @@ def interrupt_everywhere(
     oracle: Callable[..., Any] | None = None,
     raises: type[BaseException] | tuple[type[BaseException], ...] = (),
     tidy: bool = True,
+    same_on_both: bool | None = None,
     backends: Sequence[BackendName] = ("asyncio", "trio"),
     seed: int = 0,
     grace: float = 60.0,
@@ -73,13 +79,14 @@ def interrupt_everywhere(
 
     Besides what `cancel_everywhere` checks: the run has one ending, which fits what was done to it; its history, its
     session and all its requests are valid; each injected input is in the history once or comes back undelivered; each
-    start has its end; nothing is left alive; and the clean run's history and events are the same on both backends.
+    start has its end; nothing is left alive; and the clean run's history and events are the same on both backends (see
+    ``same_on_both``).
 
     Args:
         agent: The agent, or a function that makes it, with all its state, afresh. An agent that is given as such must
-            have a `ScriptedModel`, whose script is then played from its beginning each time, with some spare turns for
-            what is injected; agents inside of it (handoffs, agents as tools) need the function. Its tools and
-            guardrails may be sync; see `check_tool`.
+            have a `ScriptedModel`, whose script is then played from its beginning each time; agents inside of it
+            (handoffs, agents as tools) need the function. In both cases the scripts get some spare turns for what is
+            injected. Its tools and guardrails may be sync; see `check_tool`.
         input: What the run starts with; may be left out with ``resume_from``.
         deps: Makes the run's ``deps`` afresh.
         session: Makes the run's session afresh.
@@ -101,9 +108,13 @@ def interrupt_everywhere(
             ``None`` when the run was cancelled before it was opened.
         raises: Exceptions that the run may end with.
         tidy: Whether every teardown must be clean: no cleanup that fails or takes too long, no swallowed cancellation.
+        same_on_both: Whether the clean run must be the same on both backends (law 11). By default it must, unless
+            ``on_event``, ``program`` or a tool interrupts it or injects something: in which step of its tools that
+            comes is the event loop's decision.
         backends: As in `cancel_everywhere`, and so are the others.
         seed: See there.
-        grace: See there.
+        grace: Seconds of virtual time that what an action stops may take to end: the run, a tool, a stream.
+            What stops nothing, such as an approval, has no such limit.
         ignore: See there.
         second: So many of the points after each injection get a cancellation from outside, in a run of their own.
         limit: See there; for each action.
@@ -113,7 +124,7 @@ def interrupt_everywhere(
 
     Raises:
         SweepRefused: The run is not deterministic, uses sockets or processes, or a thread waits for something real.
-        UserError: An argument is not valid.
+        UserError: An argument is not valid, or such that nothing would be done to any run.
     """
     make = _maker(agent)
     for name, function in (
@@ -138,6 +149,7 @@ def interrupt_everywhere(
         on_event=on_event,
         program=program,
         tidy=tidy,
+        same_on_both=same_on_both,
         oracle=oracle,
     )
     runs = WatchedRuns(plan)
@@ -150,24 +162,30 @@ def interrupt_everywhere(
         choose_checks(ignore),
         max_points,
         laws=LAWS_OF_CHECKS,
+        begins_at=first_line(program if program is not None else open_run),
     )
-    return sweep(
+    backends = check_backends(backends)
+    modes = action_modes(_KNOWN if actions is None else actions, _KNOWN)
+    check_modes("actions", modes, backends)
+    report = sweep(
         conditions,
-        check_backends(backends),
-        action_modes(_KNOWN if actions is None else actions, _KNOWN),
+        backends,
+        modes,
         second=second,
         limit=limit,
         only=only,
         progress=progress,
         title=f"interrupt everywhere in {make().name!r}",
     )
+    check_injected(report, only)
+    return report
 
 
 def _maker(agent: Agent[Any, Any] | Callable[[], Agent[Any, Any]]) -> Callable[[], Agent[Any, Any]]:
     if not isinstance(agent, Agent):
         if not callable(agent):
             raise UserError(f"agent must be an Agent or a function that makes one, not {type(agent).__name__}")
-        return agent
+        return lambda: _with_spare_turns(agent())
     model = agent.model
     if not isinstance(model, ScriptedModel):
         raise UserError(
@@ -175,7 +193,21 @@ def _maker(agent: Agent[Any, Any] | Callable[[], Agent[Any, Any]]) -> Callable[[
             "function that makes the agent with a fresh model"
         )
     clone: Callable[..., Agent[Any, Any]] = agent.clone
-    return lambda: clone(model=model.rewound([Say("Very well.")] * _SPARE_TURNS))
+    return lambda: clone(model=model.rewound(_SPARE_TURNS))
+
+
+def _with_spare_turns(agent: Any) -> Agent[Any, Any]:
+    """The agent; it, and those that it may hand over to, have something to say about what is injected."""
+    if not issubclass(type(agent), Agent):  # leaves `Any` what it is
+        raise UserError(f"agent must be an Agent or a function that makes one; this one made {type(agent).__name__}")
+    first: Agent[Any, Any] = agent
+    agents = [first]
+    for each in agents:
+        model = each.model
+        if isinstance(model, ScriptedModel) and not model.requests:
+            model.add_spare_turns(_SPARE_TURNS)
+        agents += [handoff.agent for handoff in each.handoff_map.values() if handoff.agent not in agents]
+    return first
 
 
 def action_modes(actions: Iterable[str], known: Sequence[str]) -> list[Mode]:

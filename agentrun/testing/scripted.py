@@ -90,12 +90,19 @@ class ScriptedModel:
         self.open_streams: int = 0
         self._turns: list[tuple[Part, ...]] = []
         self._call_numbers = itertools.count(1)
+        self._add(turns)
+
+    def _add(self, turns: Iterable[Turn]) -> None:
         for index, turn in enumerate(turns):
             parts = (turn,) if isinstance(turn, _PARTS) else tuple(turn)
             for part in parts:
                 if not isinstance(part, _PARTS):
                     raise UserError(f"turns[{index}] contains {part!r}; expected Say, Call, Wait, Fail or Hang")
             self._turns.append(parts)
+
+    def add_spare_turns(self, more: Iterable[Turn]) -> None:
+        """Further turns at the end of the script, which need not be played: for what comes up in a sweep."""
+        self._add(more)
 
     def rewound(self, more: Iterable[Turn] = ()) -> ScriptedModel:
         """A new model with the same script, at its beginning, and with further turns at its end."""

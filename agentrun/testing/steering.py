@@ -11,7 +11,9 @@ from agentrun.runtime.agent import Agent
 from agentrun.runtime.guardrails import InputGuardrail
 from agentrun.runtime.handle import ActiveRun
 from agentrun.testing.laws import RunRecord
-from agentrun.testing.sweeping.verdicts import BrokenLaw
+from agentrun.testing.stopping import all_of, what_is_cancelled
+from agentrun.testing.sweeping.points import Stopping
+from agentrun.testing.sweeping.verdicts import BrokenLaw, Check
 from agentrun.testing.validation import assert_valid_history
 
 __all__ = ["Steering"]
@@ -58,12 +60,14 @@ class Steering:
         except AssertionError as exc:
             self._unpaired = f"for a moment at least, {exc}"
 
-    def why_stuck(self) -> int | None:
-        """The law that the run breaks if it does not go on; ``None`` if it is being torn down."""
+    def why_stuck(self, check: Check) -> int | None:
+        """The law that the run breaks if it does not go on; ``None`` if it, or a part of it, is being torn down."""
         live = self._record.live
         if live is not None and live.state().blocked_on_watchers:
             return 10
-        return 2 if live is not None and live.status == "running" else None  # it has no ending at all
+        if check == "grace" or live is None or live.status != "running":
+            return None
+        return 2  # it has no ending at all
 
     def broken_laws(self) -> Iterator[BrokenLaw]:
         """What was not heeded, when the run has ended."""
@@ -92,32 +96,44 @@ class Steering:
             elif isinstance(event, GuardrailEnded) and event.kind == "input" and event.name in self._racing and started:
                 yield BrokenLaw(13, f"{started} started before the input guardrail {event.name} had answered")
 
-    def actions(self, live: ActiveRun[Any]) -> dict[str, Callable[[], object]]:
-        """What can be done to the run, by name."""
+    def actions(self, live: ActiveRun[Any], leaving: Callable[[], bool]) -> dict[str, Callable[[], Stopping | None]]:
+        """What can be done to the run, by name; each tells what it has stopped, if anything.
+
+        Args:
+            live: The run.
+            leaving: Whether its block is being left.
+        """
         record = self._record
 
-        def interrupt() -> None:
+        def interrupt() -> Stopping | None:
             before, phase = live.state().interrupt, live.state().phase
-            record.interrupted = live.interrupt("swept away") or record.interrupted
+            accepted = live.interrupt("swept away")
+            record.interrupted = accepted or record.interrupted
             weak = before is not None and before.mode == "after_turn" and phase not in ("ending", "ended")
             if weak and live.state().interrupt == before and live.result is None:
                 self._refused.append(phase)
+            return all_of(live, leaving) if accepted else None
 
-        def inject(deliver: Literal["next", "now", "idle"]) -> None:
+        def inject(deliver: Literal["next", "now", "idle"]) -> Stopping | None:
             if live.result is None:
                 item = UserMessage(f"injected ({deliver}, {len(record.injections) + 1})")
                 record.injections.append((live.inject(item, deliver=deliver), item))
+            return what_is_cancelled(live)
 
-        def on_first_tool(call: Callable[[str], object], status: str | None = None) -> None:
+        def on_first_tool(call: Callable[[str], object], status: str | None = None) -> Stopping | None:
             for child in live.state().scope.children:
                 if child.kind == "tool" and (status is None or child.status == status):
                     call(child.id)
-                    return
+                    break
+            return what_is_cancelled(live)
+
+        def interrupt_after_turn() -> None:
+            live.interrupt("swept away", mode="after_turn")
 
         waiting = "waiting for approval"
         return {
             "interrupt": interrupt,
-            "interrupt_after_turn": lambda: live.interrupt("swept away", mode="after_turn"),
+            "interrupt_after_turn": interrupt_after_turn,
             "interrupt_tool": lambda: on_first_tool(lambda call_id: live.interrupt_tool(call_id, "swept away")),
             "inject_next": lambda: inject("next"),
             "inject_now": lambda: inject("now"),

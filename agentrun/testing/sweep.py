@@ -8,61 +8,39 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from agentrun.core.errors import UserError
+from agentrun.testing.sweep_arguments import (
+    BASELINE,
+    Mode,
+    ModeName,
+    check_injected,
+    check_modes,
+    check_numbers,
+    check_sizes,
+    choose_checks,
+    choose_modes,
+)
 from agentrun.testing.sweeping.engine import BackendName, Baseline, Conditions, Engine, check_backends
-from agentrun.testing.sweeping.places import Place
+from agentrun.testing.sweeping.places import Place, first_line
 from agentrun.testing.sweeping.points import Point, Shot, Trial
 from agentrun.testing.sweeping.progress import Progress
 from agentrun.testing.sweeping.report import Failure, SweepReport
-from agentrun.testing.sweeping.verdicts import CHECKS, Check, SweepRefused, Violation
+from agentrun.testing.sweeping.verdicts import Check, SweepRefused, Violation, hidden_in_pytest
 
 __all__ = [
     "Failure",
-    "Mode",
     "SweepRefused",
     "SweepReport",
     "cancel_everywhere",
-    "check_sizes",
-    "choose_checks",
     "replay",
     "sweep",
 ]
 
+__tracebackhide__ = hidden_in_pytest
+
 T = TypeVar("T")
-
-ModeName: TypeAlias = Literal["suspended", "resuming", "native", "native-1", "native-2", "native-3"]
-
-
-@dataclass(frozen=True, slots=True)
-class Mode:
-    """A way to inject something at a point; see `Shot`.
-
-    Attributes:
-        name: For reports.
-        when: Before the task of the point is resumed, or after it has awaited again.
-        action: What to do.
-        times: How often.
-        second: What to do in a second injection, on asyncio and on trio.
-        backends: Where it can be done.
-    """
-
-    name: str
-    when: Literal["before", "after"]
-    action: str
-    times: int = 1
-    second: tuple[str, str] = ("native", "cancel_outer")
-    backends: tuple[BackendName, ...] = ("asyncio", "trio")
-
-
-_MODES: Final = (
-    Mode("suspended", "after", "cancel"),
-    Mode("resuming", "before", "cancel"),
-    Mode("native-1", "after", "native", 1, ("cancel", "cancel"), ("asyncio",)),
-    Mode("native-2", "after", "native", 2, ("cancel", "cancel"), ("asyncio",)),
-    Mode("native-3", "after", "native", 3, ("cancel", "cancel"), ("asyncio",)),
-)
 
 
 def cancel_everywhere(
@@ -102,10 +80,10 @@ def cancel_everywhere(
             ``Task.cancel()`` on the scenario's task, once, twice and three times (``"native-1"`` ... ``"native-3"``),
             on asyncio only. By default all.
         oracle: Called after each run, in the same event loop: a function without arguments that raises if something
-            is wrong, such as a lock that is still held. It may be async.
+            is wrong, such as a lock that is still held, and returns nothing. It may be async.
         raises: Exceptions that the scenario may raise. It fails if it raises others, with and without injection.
         seed: Chooses the order in which trio runs tasks that are ready together; try several.
-        grace: Seconds of virtual time that the teardown may take.
+        grace: Seconds of virtual time that the scenario may take to end from its cancellation on.
         ignore: Checks whose findings do not count, such as ``["asyncgen"]`` for a library that leaves its generators
             to the garbage collector. (Those of httpx and httpcore never count, nor does one that is left at a ``yield``
             that is in no ``try`` and no ``with``, and so has no cleanup.)
@@ -123,11 +101,12 @@ def cancel_everywhere(
     Raises:
         SweepRefused: The scenario is not deterministic, uses sockets or processes, or one of its threads waits for
             something real, such as a lock or a pipe.
-        UserError: An argument is not valid, or it was called inside an event loop or another sweep.
+        UserError: An argument is not valid, or such that nothing would be cancelled; or it was called inside an event
+            loop or another sweep.
     """
     if not callable(scenario):
         raise UserError(f"scenario must be an async function without arguments, not {type(scenario).__name__}")
-    _check_numbers(max_seconds=max_seconds)
+    check_numbers(max_seconds=max_seconds)
     check_sizes(grace=grace, max_points=max_points, second=second, limit=limit)
 
     async def run(_: Trial) -> None:
@@ -145,17 +124,23 @@ def cancel_everywhere(
         choose_checks(ignore),
         max_points,
         max_seconds,
+        begins_at=first_line(scenario),
     )
-    return sweep(
+    backends = check_backends(backends)
+    chosen = choose_modes(modes)
+    check_modes("modes", chosen, backends)
+    report = sweep(
         conditions,
-        check_backends(backends),
-        _choose_modes(modes),
+        backends,
+        chosen,
         second=second,
         limit=limit,
         only=only,
         progress=progress,
         title=getattr(scenario, "__qualname__", "sweep"),
     )
+    check_injected(report, only)
+    return report
 
 
 def replay(failure: Failure) -> Failure | None:
@@ -226,8 +211,8 @@ class _Backend:
     def sweep(self, modes: Sequence[Mode], second: int, limit: int | None, only: _Only | None) -> None:
         self._baseline = baseline = self._engine.baseline(self._name)
         self._report.points += len(baseline.points)
-        if baseline.violations and (only is None or only.mode == "baseline"):
-            self._fail(Mode("baseline", "after", ""), 0, None, "", None, (), baseline.violations)
+        if baseline.violations and (only is None or only.mode == BASELINE):
+            self._fail(Mode(BASELINE, "after", ""), 0, None, "", None, (), baseline.violations)
         if any(violation.check in ("deadlock", "grace") for violation in baseline.violations):
             return  # it has no end of its own
         plans = [(mode, self._shots(mode, limit, only)) for mode in modes if self._name in mode.backends]
@@ -329,38 +314,9 @@ class _Only:
         if len(parts) not in (3, 4) or not all(part.isdecimal() for part in parts[2:]):
             raise UserError(f"only must be the id of a failure, such as 'asyncio:{names[0]}:17', not {text!r}")
         backend = check_backends((parts[0],))[0]
-        if parts[1] not in (*names, "baseline"):
+        if parts[1] not in (*names, BASELINE):
             raise UserError(f"only={text!r}: there is no mode {parts[1]!r}; expected one of {', '.join(names)}")
         return cls(backend, parts[1], int(parts[2]), int(parts[3]) if len(parts) == 4 else None)
-
-
-def _choose_modes(names: Iterable[ModeName] | None) -> list[Mode]:
-    if names is None:
-        return list(_MODES)
-    given: Iterable[str] = (names,) if isinstance(names, str) else names
-    wanted: set[str] = set()
-    known = {mode.name for mode in _MODES}
-    for name in given:
-        if name == "native":
-            wanted |= {"native-1", "native-2", "native-3"}
-        elif name in known:
-            wanted.add(name)
-        else:
-            raise UserError(f"modes contains {name!r}; expected 'suspended', 'resuming' or 'native'")
-    return [mode for mode in _MODES if mode.name in wanted]
-
-
-def choose_checks(names: Iterable[str]) -> frozenset[str]:
-    """The checks whose findings do not count.
-
-    Raises:
-        UserError: One is unknown.
-    """
-    chosen = frozenset((names,) if isinstance(names, str) else names)
-    for name in chosen:
-        if name not in CHECKS:
-            raise UserError(f"ignore contains {name!r}; the checks are {', '.join(CHECKS)}")
-    return chosen
 
 
 def _spread(items: Sequence[T], most: int) -> list[T]:
@@ -371,26 +327,3 @@ def _spread(items: Sequence[T], most: int) -> list[T]:
     if most == 1:
         return [items[count // 2]]
     return [items[index * (count - 1) // (most - 1)] for index in range(most)]
-
-
-def check_sizes(*, grace: Any, max_points: Any, second: Any, limit: Any) -> None:
-    """Check the arguments that all sweeps have.
-
-    Raises:
-        UserError: One is not what it should be.
-    """
-    _check_numbers(grace=grace, max_points=max_points)
-    _check_count("second", second, least=0)
-    if limit is not None:
-        _check_count("limit", limit, least=1)
-
-
-def _check_numbers(**numbers: Any) -> None:
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-            raise UserError(f"{name} must be more than 0, not {value!r}")
-
-
-def _check_count(name: str, value: Any, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UserError(f"{name} must be a whole number of at least {least}, not {value!r}")

@@ -12,18 +12,24 @@ from pydantic_core import PydanticSerializationError, to_json, to_jsonable_pytho
 
 from agentrun.core.config import RunConfig
 from agentrun.core.errors import ToolArgumentsError, UserError
+from agentrun.runtime.opening import open_run
 from agentrun.testing.checked_tool import A_DAY, CheckedTool
 from agentrun.testing.interrupt_sweep import action_modes
 from agentrun.testing.laws import LAWS_OF_CHECKS
-from agentrun.testing.sweep import check_sizes, choose_checks, sweep
+from agentrun.testing.sweep import sweep
+from agentrun.testing.sweep_arguments import check_injected, check_modes, check_sizes, choose_checks
 from agentrun.testing.sweeping.engine import BackendName, Conditions, check_backends
+from agentrun.testing.sweeping.places import first_line
+from agentrun.testing.sweeping.points import Point
 from agentrun.testing.sweeping.report import SweepReport
-from agentrun.testing.sweeping.verdicts import Check, SweepRefused
+from agentrun.testing.sweeping.verdicts import Check, SweepRefused, hidden_in_pytest
 from agentrun.testing.tool_findings import describe_failures
 from agentrun.tools.callables import is_async_callable
 from agentrun.tools.function import FunctionTool, as_tool
 
 __all__ = ["ToolAction", "ToolCheckFailed", "check_tool"]
+
+__tracebackhide__ = hidden_in_pytest
 
 ToolAction: TypeAlias = Literal["interrupt", "interrupt_tool", "time_out", "inject_now", "cancel", "native"]
 
@@ -85,7 +91,7 @@ def check_tool(
         raises: Exceptions that the tool may raise by itself, with these arguments. A tool that raises others fails.
         backends: Where to run it.
         seed: Chooses the order in which trio runs tasks that are ready together; try several.
-        grace: Seconds of virtual time that the end of a run may take.
+        grace: Seconds of virtual time that what is stopped, the tool or the run, may take to end.
         ignore: Checks whose findings do not count; see `cancel_everywhere`.
         second: So many of the points after each injection get a cancellation from outside, in a run of their own: it
             comes in the middle of the teardown.
@@ -102,7 +108,7 @@ def check_tool(
             about it.
         SweepRefused: The tool cannot be swept: it is not deterministic, uses sockets or processes, or its thread waits
             for something real.
-        UserError: An argument is not valid.
+        UserError: An argument is not valid, or such that nothing would be done to the tool.
     """
     check_sizes(grace=grace, max_points=max_points, second=second, limit=limit)
     make = _maker(tool)
@@ -117,6 +123,8 @@ def check_tool(
     )
     backends = check_backends(backends)
     known = cast("tuple[str, ...]", get_args(ToolAction))
+    modes = action_modes(known if actions is None else actions, known)
+    check_modes("actions", modes, backends)
     conditions = Conditions(
         checked.scenario,
         checked.oracle,
@@ -126,17 +134,23 @@ def check_tool(
         choose_checks(ignore),
         max_points,
         laws=LAWS_OF_CHECKS,
+        begins_at=first_line(open_run),
     )
+
+    def choose(points: Sequence[Point]) -> Sequence[Point]:
+        # Stopping a tool that fails by itself would tell little about what it does when it works.
+        return () if checked.fails_undisturbed and only is None else checked.points(points)
+
     report = sweep(
         conditions,
         backends,
-        action_modes(known if actions is None else actions, known),
+        modes,
         second=second if only is None else 0,
         limit=limit,
         only=only,
         progress=progress,
         title=f"check tool {first.name!r}",
-        choose=checked.points,
+        choose=choose,
     )
     if not checked.has_run:
         raise UserError(
@@ -145,6 +159,7 @@ def check_tool(
         )
     if report.failures:
         raise ToolCheckFailed(describe_failures(first.name, report, backends, in_full=only is not None), report)
+    check_injected(report, only)
     return report
 
 
@@ -208,9 +223,9 @@ def _checked_arguments(tool: FunctionTool[..., Any], arguments: Any) -> dict[str
         plain: Any = to_jsonable_python(dict(arguments), inf_nan_mode="constants")
         tool.bind(to_json(plain).decode())
     except PydanticSerializationError as exc:
-        raise UserError(f"arguments must be JSON values, as a model would send them: {exc}") from exc
+        raise UserError(f"arguments must be JSON values, as a model would send them: {exc}") from None
     except ToolArgumentsError as exc:
-        raise UserError(f"arguments do not fit. {exc}") from exc
+        raise UserError(f"arguments do not fit. {exc}") from None
     return cast("dict[str, Any]", plain)
 
 

@@ -15,10 +15,13 @@ from agentrun.testing.sweeping.places import Place
 from agentrun.testing.sweeping.report import Failure, SweepReport
 from agentrun.testing.sweeping.verdicts import CHECKS, Violation
 
-__all__ = ["describe_failures", "describe_groups", "in_user_code", "teardown_findings"]
+__all__ = ["UNDISTURBED", "describe_failures", "describe_groups", "in_user_code", "teardown_findings"]
 
 _OWN_CODE: Final = str(Path(__file__).parents[1])
 _MOST_SHOWN: Final = 5
+
+UNDISTURBED: Final = "in the undisturbed run"
+"""When a tool failed to which nothing was done: that is no matter of laws."""
 
 _ABANDONED: Final = "did not end within its grace when it was cancelled: its thread was left behind, and goes on"
 
@@ -71,7 +74,14 @@ _ADVICE: Final[dict[str, str]] = {
         "Something waits, or turns, for ever once the tool is cancelled. A shield needs a deadline, and a cleanup must "
         "not wait for a task that is cancelled as well."
     ),
-    "failed": "If it is meant to raise that with these arguments, say so: check_tool(..., raises=...).",
+    "failed": (
+        "Give it the arguments, and the deps=, with which it does its work. If it is meant to raise that with these "
+        "arguments, say so: check_tool(..., raises=...)."
+    ),
+    "unworkable": (
+        "It was raised without anything done to the run: give the tools the arguments, and the deps, with which they "
+        "do their work."
+    ),
     "endless": "Give the tool a timeout, tool(..., timeout=seconds), or arguments with which it ends.",
     "diverged": (
         "The tool does not do the same each time. Have it made afresh for each run with all that it uses: pass a "
@@ -110,8 +120,12 @@ def describe_failures(name: str, report: SweepReport, backends: Sequence[str], *
         backends: Where it was run.
         in_full: Whether to add what the sweep saw of each run, in its own words.
     """
-    runs = f"{len(report.failures)} of {report.injections} runs" if report.injections else "every run"
-    lines = [f"tool {name!r} does not cope with being stopped: {runs} on {' and '.join(backends)} went wrong"]
+    where = " and ".join(backends)
+    if report.injections:
+        runs = f"{len(report.failures)} of {report.injections} runs on {where} went wrong"
+        lines = [f"tool {name!r} does not cope with being stopped: {runs}"]
+    else:
+        lines = [f"tool {name!r} was not stopped anywhere: what it does by itself on {where} is wrong already"]
     lines += describe_groups(report.failures, lambda failure: f"check_tool(..., only={failure.id!r})")
     if in_full:
         for failure in report.failures:
@@ -149,7 +163,10 @@ def _without_id(what: str) -> str:
 def _grouped(failures: Iterable[Failure]) -> list[_Group]:
     groups: dict[tuple[object, ...], _Group] = {}
     for failure in failures:
+        alone = any(_kind(violation, failure) == "failed" for violation in failure.violations)
         for violation in failure.violations:
+            if alone and violation.check == "exception":
+                continue  # the same: it has made the run fail
             law = violation.law if violation.check != "oracle" else _LAW_OF_ORACLE
             kind = _kind(violation, failure)
             group = groups.setdefault((law, kind, _what(violation)), _Group(law, _what(violation), _ADVICE[kind]))
@@ -168,7 +185,7 @@ def _kind(violation: Violation, failure: Failure) -> str:
     if check in ("livelock", "deadlock"):
         return "stuck"
     if check == "exception":
-        return "cleanup"
+        return "unworkable" if failure.mode == "baseline" else "cleanup"
     if check == "law":
         if law == 6:
             return "endless" if "by itself" in violation.message else "grace"
@@ -189,8 +206,8 @@ def _what(violation: Violation) -> str:
 
 
 def _describe(group: _Group, replay: Callable[[Failure], str]) -> Iterator[str]:
-    title = f"law {group.law} ({LAWS[group.law]})" if group.law is not None else "no law of its own"
-    yield f"{title}: {group.what}"
+    title = f"law {group.law} ({LAWS[group.law]}): " if group.law is not None else "no law of its own: "
+    yield f"{'' if UNDISTURBED in group.what else title}{group.what}"
     stops: dict[tuple[str, ...], list[Failure]] = {}
     for failure in group.failures:
         stops.setdefault(tuple(_where(failure)), []).append(failure)

@@ -15,7 +15,7 @@ import anyio
 
 from agentrun.core.config import RunConfig
 from agentrun.core.errors import AgentRunError
-from agentrun.core.events import ApprovalRequested, Event, RunStarted
+from agentrun.core.events import ApprovalRequested, Event, InputInjected, InterruptRequested, RunStarted
 from agentrun.core.items import RunInput, ToolOutput
 from agentrun.core.results import RunResult
 from agentrun.core.snapshot import RunSnapshot
@@ -28,6 +28,7 @@ from agentrun.runtime.opening import open_run
 from agentrun.sessions.protocol import Session
 from agentrun.testing.laws import RunRecord, broken_laws, structure
 from agentrun.testing.steering import Steering
+from agentrun.testing.sweeping.judging import ask
 from agentrun.testing.sweeping.points import Trial
 from agentrun.testing.sweeping.verdicts import BrokenLaw
 
@@ -56,6 +57,7 @@ class RunPlan:
     on_event: Callable[[ActiveRun[Any], Event], object] | None = None
     program: Program | None = None
     tidy: bool = True
+    same_on_both: bool | None = None
     oracle: Callable[..., Any] | None = None
 
 
@@ -101,9 +103,9 @@ class WatchedRuns:
         except BrokenLaw as exc:
             trial.violate("law", exc.evidence, law=exc.law)
 
-    def _opened(self, live: ActiveRun[Any]) -> None:
+    def _opened(self, live: ActiveRun[Any], leaving: Callable[[], bool]) -> None:
         self._record.live = live
-        self._trial.actions.update(self._steering.actions(live))
+        self._trial.actions.update(self._steering.actions(live, leaving))
         self._trial.why_stuck = self._steering.why_stuck
         self._trial.knows_thread = self._record.names_thread
         self._stream = live.events(buffer=_BUFFER)
@@ -153,6 +155,7 @@ class WatchedRuns:
     async def oracle(self) -> None:
         """The laws of the run that has ended, and the user's own oracle."""
         plan, record, trial = self._plan, self._record, self._trial
+        record.disturbed = trial.fired > 0
         if self._stream is not None and record.live is not None and record.live.result is not None:
             with anyio.move_on_after(1) as patience:
                 async for event in self._stream:
@@ -161,12 +164,22 @@ class WatchedRuns:
                 trial.violate("law", "the run has ended, and its events have not", law=2)
         for broken in (*broken_laws(record), *self._steering.broken_laws()):
             trial.violate("law", broken.evidence, law=broken.law)
-        if trial.fired == 0 and not trial.violations:
+        if trial.fired == 0 and not trial.violations and self._must_be_same(record):
             self._compare(record)
         if plan.oracle is not None:
-            value = plan.oracle(record) if self._oracle_takes_record else plan.oracle()
-            if isinstance(value, Awaitable):
-                await value
+            await ask(plan.oracle, *([record] if self._oracle_takes_record else []))
+
+    def _must_be_same(self, record: RunRecord) -> bool:
+        """Whether law 11 says anything about the clean run.
+
+        What somebody does to a run in the moment in which its tools go on comes before or after their next step, as
+        the event loop has it. So they may have begun a nested run by then, or have ended, or not.
+        """
+        if self._plan.same_on_both is not None:
+            return self._plan.same_on_both
+        return not record.cancelled and not any(
+            isinstance(event, (InterruptRequested, InputInjected)) for event in record.events
+        )
 
     def _compare(self, record: RunRecord) -> None:
         """Law 11: the clean run is the same on both backends."""
@@ -200,17 +213,18 @@ class _Opened:
     def __init__(
         self,
         opening: AbstractAsyncContextManager[ActiveRun[Any]],
-        on_open: Callable[[ActiveRun[Any]], None],
+        on_open: Callable[[ActiveRun[Any], Callable[[], bool]], None],
         on_left: Callable[..., None],
     ) -> None:
         self._opening = opening
         self._on_open = on_open
         self._on_left = on_left
         self._live: ActiveRun[Any]
+        self._leaving = False
 
     async def __aenter__(self) -> ActiveRun[Any]:
         self._live = live = await self._opening.__aenter__()
-        self._on_open(live)
+        self._on_open(live, lambda: self._leaving)
         return live
 
     def _goes_on(self) -> bool:
@@ -222,6 +236,7 @@ class _Opened:
         cancelled = _is_cancellation(exc) or _cancellation_in_force()
         cut_short = cancelled and self._goes_on()
         left_with: BaseException | None = exc
+        self._leaving = True
         try:
             suppressed = await self._opening.__aexit__(exc_type, exc, tb)
             if suppressed:
@@ -231,6 +246,7 @@ class _Opened:
             left_with = caught
             raise
         finally:
+            self._leaving = False
             going_on = _is_cancellation(left_with) or _cancellation_in_force()
             silent = left_with is None and not going_on
             self._on_left(cancelled or going_on, silent=silent, cut_short=cut_short, raised=left_with, own=exc)

@@ -76,6 +76,14 @@ async def code(number: int) -> int:
     return number
 
 
+@tool(on_error="raise")
+async def code_or_nothing(number: int) -> int:
+    """The same, for a run that must not go on without it."""
+    if number != 42:
+        raise ValueError("not 42")
+    return number
+
+
 good = Agent("good", tools=[look_up, clean, in_thread], output_type=Report)
 broken = Agent("broken", tools=[look_up, stubborn, apart])
 deafened = Agent("deafened", tools=[deaf, in_thread])
@@ -83,6 +91,8 @@ helper = Agent("helper", tools=[stubborn])
 billing = Agent("billing", tools=[look_up], handoffs=[Agent("refunds", tools=[stubborn])])
 desk = Agent("desk", tools=[look_up], handoffs=[billing])
 boss = Agent("boss", tools=[helper.as_tool(name="ask_helper", description="Ask.")])
+picky = Agent("picky", tools=[code])
+strict = Agent("strict", tools=[code_or_nothing])
 not_an_agent = 42
 
 

@@ -94,6 +94,29 @@ def test_a_plain_object_is_the_deps_of_all_runs(backend: str) -> None:
     assert f"the scenario is not deterministic: two clean runs on {backend} " in done.stderr
 
 
+def test_a_tool_that_fails_with_nothing_done_to_it_is_no_success(backend: str) -> None:
+    done = fuzz("fuzzed_agents:retrying", "--points", "2", backend=backend)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert ": nothing broke, but fetch did not work\n" in done.stdout
+    told = "tool fetch failed in the undisturbed run: AttributeError: 'NoneType' object has no attribute 'left'"
+    assert f'{told} (it was called with {{"url": ' in done.stdout
+    assert "--deps MODULE:NAME" in done.stdout
+    assert "--arguments 'fetch={...}'" in done.stdout
+
+
+def test_a_tool_may_fail_if_that_is_said(backend: str) -> None:
+    for agent, tool in (("picky", "code"), ("strict", "code_or_nothing")):
+        done = fuzz(f"fuzzed_agents:{agent}", "--points", "2", backend=backend)
+        assert done.returncode == 1
+        assert f"tool {tool} failed in the undisturbed run: ValueError: not 42" in done.stdout
+        done = fuzz(f"fuzzed_agents:{agent}", "--points", "2", "--may-fail", tool, backend=backend)
+        assert (done.returncode, done.stderr) == (0, "")
+    good = fuzz(
+        "fuzzed_agents:strict", "--points", "2", "--arguments", 'code_or_nothing={"number": 42}', backend=backend
+    )
+    assert (good.returncode, good.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("name", ["boss", "consulting"])
 def test_agents_that_tools_run_are_swept_too(name: str) -> None:
     done = fuzz(f"fuzzed_agents:{name}", "--points", "6", "--actions", "interrupt")
@@ -133,6 +156,7 @@ def test_an_answer_fits_the_output_type() -> None:
         (("fuzzed_agents:nobody",), "agentrun: --agent fuzzed_agents:nobody: fuzzed_agents has no 'nobody'"),
         (("fuzzed_agents:not_an_agent",), "agentrun: --agent fuzzed_agents:not_an_agent: this is not an Agent but int"),
         (("fuzzed_agents:broken", "--tool", "x"), "agentrun: --tool: the agent has no tool 'x'; it has apart, l"),
+        (("fuzzed_agents:broken", "--may-fail", "x"), "agentrun: --may-fail: the agent has no tool 'x'; it has apart"),
         (("fuzzed_agents:broken", "--arguments", "x"), "agentrun: --arguments must be TOOL=JSON"),
         (("fuzzed_agents:broken", "--arguments", "x={"), "agentrun: --arguments for tool 'x' are not JSON"),
         (("fuzzed_agents:broken", "--arguments", "stubborn={}"), "agentrun: --arguments for tool 'stubborn': The arg"),

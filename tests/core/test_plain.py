@@ -7,6 +7,7 @@ from dataclasses import FrozenInstanceError, dataclass, fields, make_dataclass, 
 from typing import Any
 
 import pytest
+from hypothesis.vendor.pretty import pretty
 
 from agentrun.core.config import RunConfig
 from agentrun.core.events import TextDelta, ToolStarted
@@ -37,6 +38,17 @@ class _Value(PlainValue):
 def test_it_is_shown_like_any_dataclass(args: tuple[Any, ...]) -> None:
     assert repr(_Plainly(*args)) == repr(_Ordinary(*args)).replace("_Ordinary", "_Plainly")
     assert repr(_Value(*args)) == repr(_Ordinary(*args)).replace("_Ordinary", "_Value")
+
+
+def test_hypothesis_shows_only_what_is_not_as_it_is_by_default() -> None:
+    assert pretty(RunConfig()) == "RunConfig()"
+    assert pretty(RunConfig(max_turns=3)) == "RunConfig(max_turns=3)"
+    assert pretty(_Plainly(1)) == "_Plainly(a=1)"
+    assert pretty([_Value(1, _Value(2))]) == "[_Value(a=1, b=_Value(a=2))]"
+    assert pretty(Usage()) == "Usage()"
+    long = RunConfig(model="openai:" + "x" * 60, max_seconds=5, cleanup_grace=7)
+    model = f"    model='openai:{'x' * 60}',"
+    assert pretty(long).splitlines() == ["RunConfig(", model, "    max_seconds=5,", "    cleanup_grace=7)"]
 
 
 def test_it_is_compared_by_its_class_and_all_its_fields() -> None:

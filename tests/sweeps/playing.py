@@ -34,7 +34,8 @@ class Playing:
 
     def sweep(self, backends: Sequence[str], **changes: Any) -> SweepReport:
         """Everything that can be done to the scene, at every point of it."""
-        options: dict[str, Any] = {"limit": LIMIT, **self._scene.options, **changes}
+        # Whatever a scene does to its run, it does where that makes no difference.
+        options: dict[str, Any] = {"limit": LIMIT, "same_on_both": True, **self._scene.options, **changes}
         first = self._first
         return interrupt_everywhere(
             self._agent,

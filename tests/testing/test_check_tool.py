@@ -256,9 +256,12 @@ def test_a_tool_that_fails_by_itself_is_told_once_and_is_swept_if_that_is_expect
             await anyio.sleep(0.1)
 
     error = failed(refuses, backends=[backend], limit=2)
-    assert "the tool failed by itself: LookupError: no such row, at" in str(error)
-    assert "check_tool(..., raises=...)" in str(error)
-    assert "without anything done to it" in str(error)
+    told = str(error)
+    assert told.startswith("tool 'refuses' was not stopped anywhere: what it does by itself on ")
+    assert "\nthe tool raised in the undisturbed run: LookupError: no such row, at " in told
+    assert "check_tool(..., raises=...)" in told
+    assert error.report.injections == 0
+    assert replay(error.report.failures[0]) is not None
     report = check_tool(refuses, raises=LookupError, backends=[backend])
     assert report.injections > 50
 
@@ -270,7 +273,9 @@ def test_a_tool_that_makes_the_run_fail_may_do_so_if_that_is_expected(backend: A
         raise ToolError("out of order")
 
     check_tool(fatal, raises=(ToolError, KeyError), backends=[backend], limit=3)
-    assert "out of order" in str(failed(fatal, backends=[backend], limit=3))
+    told = str(failed(fatal, backends=[backend], limit=3))
+    assert "the tool raised in the undisturbed run: ToolError: out of order, at " in told
+    assert "law " not in told
 
 
 def test_a_tool_that_never_ends_by_itself_is_told() -> None:
@@ -401,3 +406,34 @@ def test_what_is_no_tool_is_named(thing: Any) -> None:
 async def test_it_is_called_from_an_ordinary_function() -> None:
     with pytest.raises(UserError, match="call it from an ordinary function"), contextlib.suppress(RuntimeWarning):
         check_tool(good)
+
+
+@both
+def test_a_tool_may_take_hours_when_what_is_done_does_not_stop_it(backend: Any) -> None:
+    @tool(timeout=90)
+    async def timed_out() -> None:
+        """Wait until the time is over."""
+        await anyio.sleep_forever()
+
+    async def hours(number: int) -> str:
+        await anyio.sleep(3600 * number)
+        return "done"
+
+    check_tool(hours, {"number": 3}, backends=[backend], grace=5)
+    check_tool(timed_out, backends=[backend], grace=5)
+
+
+@both
+@pytest.mark.parametrize("action", ["interrupt", "interrupt_tool", "time_out", "inject_now", "cancel"])
+def test_a_tool_that_is_stopped_must_end_within_the_grace(action: Any, backend: Any) -> None:
+    async def hides() -> str:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(7200)  # BUG
+        return "done"
+
+    with pytest.raises(ToolCheckFailed) as caught:
+        check_tool(hides, backends=[backend], actions=[action], second=0)
+    told = str(caught.value)
+    assert "law 6 (teardown is ordered and bounded): the teardown took too long" in told
+    assert line_of(hides) in told
+    assert {v.check for f in caught.value.report.failures for v in f.violations} == {"grace"}

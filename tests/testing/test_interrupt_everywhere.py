@@ -12,7 +12,7 @@ import anyio.lowlevel
 import pytest
 
 from agentrun import Agent, RunContext, UserError, tool
-from agentrun.core.events import RunEnded, ToolEnded
+from agentrun.core.events import RunEnded, ToolEnded, ToolStarted
 from agentrun.core.inbox import Inbox
 from agentrun.core.turns import TurnMachine
 from agentrun.runtime.hub import EventHub
@@ -127,6 +127,62 @@ def test_backends_that_disagree_are_found_by_law_11() -> None:
     assert "law 11" in str(report.failures[0])
 
 
+@tool
+async def quick() -> str:
+    """End at once."""
+    return "done"
+
+
+@tool
+async def stops(ctx: RunContext[Any]) -> str:
+    """Interrupt the run that it is part of."""
+    ctx.run.interrupt("enough")
+    return "done"
+
+
+def stop_at_a_start(live: Any, event: Any) -> None:
+    if isinstance(event, ToolStarted):
+        live.interrupt("enough")
+
+
+def steer_at_an_end(live: Any, event: Any) -> None:
+    if isinstance(event, ToolEnded) and live.status == "running":
+        live.inject("Enough.", deliver="now")
+
+
+async def leave_at_a_start(opening: Any) -> None:
+    async with opening as live:
+        async for event in live.events():
+            if isinstance(event, ToolStarted):
+                break
+
+
+@pytest.mark.parametrize(
+    ("called", "options"),
+    [
+        ("quick", {"on_event": stop_at_a_start}),
+        ("work", {"on_event": steer_at_an_end}),
+        ("work", {"program": leave_at_a_start}),
+        ("stops", {}),
+    ],
+)
+def test_what_comes_in_the_moment_in_which_tools_go_on_comes_in_another_step_on_each_backend(
+    called: str, options: dict[str, Any]
+) -> None:
+    def make() -> Agent[Any, Any]:
+        expert: Agent[Any, Any] = Agent("expert", tools=[work], model=ScriptedModel([Call("work"), Say("So it is.")]))
+        ask = expert.as_tool(name="ask", description="Ask.")
+        model = ScriptedModel([[Call(called), Call("ask", {"input": "Well?"}), Call("quick")], Say("Done.")])
+        return Agent("front", tools=[quick, work, stops, ask], model=model)
+
+    found: set[int | None] = set()
+    for seed in range(8):
+        interrupt_everywhere(make, "Go", actions=["cancel"], limit=1, seed=seed, **options).raise_if_failed()
+        again = interrupt_everywhere(make, "Go", actions=["cancel"], limit=1, seed=seed, same_on_both=True, **options)
+        found |= {v.law for failure in again.failures for v in failure.violations}
+    assert found == {11}
+
+
 @both
 def test_sync_tools_and_guardrails_run_in_threads_that_the_sweep_can_stop(backend: Any) -> None:
     started: list[str] = []
@@ -180,6 +236,8 @@ def test_bad_arguments_are_named() -> None:
         interrupt_everywhere(agent(), "Hello", actions=["dance"])  # type: ignore[list-item]
     with pytest.raises(UserError, match="agent must be an Agent or a function"):
         interrupt_everywhere(5, "Hello")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="agent must be an Agent or a function that makes one; this one made int"):
+        interrupt_everywhere(lambda: 5, "Hello")  # type: ignore[arg-type, return-value]
 
 
 @both
@@ -191,6 +249,23 @@ def test_nothing_of_a_swept_run_stays_in_memory(backend: Any) -> None:
     before = alive()
     sweep(backend, limit=2)
     assert alive() - before <= 1  # the last one may still be referred to
+
+
+@both
+def test_the_models_of_an_agent_that_is_made_afresh_have_spare_turns_too(backend: Any, scripted_model: Any) -> None:
+    models: list[ScriptedModel] = []
+
+    def make() -> Agent[Any, Any]:
+        models[:] = scripted_model([Call("transfer_to_expert")]), scripted_model([Say("Yes.")], name="expert")
+        expert: Agent[Any, Any] = Agent("expert", model=models[1])
+        return Agent("front", model=models[0], handoffs=[expert])
+
+    def seen(record: Any) -> None:
+        assert record.model is models[0]
+        if not record.disturbed:
+            assert [len(model.requests) for model in models] == [1, 1]
+
+    interrupt_everywhere(make, "Go", backends=[backend], oracle=seen).raise_if_failed()
 
 
 @both
@@ -207,3 +282,58 @@ def test_a_run_to_which_nothing_was_done_may_take_as_long_as_it_likes(backend: A
     report = interrupt_everywhere(make, "Go", backends=[backend], actions=["interrupt"], grace=10)
     report.raise_if_failed()
     assert len(report.failures) == 0 < report.injections  # the first ones come before there is a run
+
+
+@both
+@pytest.mark.parametrize("on_approval", ["approve", "reject"])
+def test_only_what_an_action_stops_has_to_end_within_the_grace(on_approval: Any, backend: Any) -> None:
+    @tool
+    async def hours() -> str:
+        """Take hours."""
+        await anyio.sleep(7200)
+        return "done"
+
+    @tool(needs_approval=True)
+    async def asked() -> str:
+        """Take hours, after approval."""
+        await anyio.sleep(7200)
+        return "done"
+
+    async def around(opening: Any) -> None:
+        async with opening as live:
+            await live.wait()
+        await anyio.sleep(7200)
+
+    script = ScriptedModel([[Call("hours"), Call("asked")], Say("Done.", delay=7200)])
+    long = Agent("a", tools=[hours, asked], model=script)
+    interrupt_everywhere(long, "Go", on_approval=on_approval, backends=[backend], grace=10, limit=8).raise_if_failed()
+    stopping: list[Any] = ["interrupt"]
+    one = Agent("a", tools=[hours], model=ScriptedModel([Call("hours"), Say("Done.")]))
+    interrupt_everywhere(
+        one, "Go", program=around, backends=[backend], actions=stopping, grace=10, limit=8
+    ).raise_if_failed()
+
+
+@both
+@pytest.mark.parametrize("first", ["inject_next", "interrupt_tool"])
+def test_a_cancellation_that_comes_later_has_a_grace_of_its_own(first: Any, backend: Any) -> None:
+    @tool
+    async def hides() -> str:
+        """Not to be stopped once it is at it."""
+        await anyio.sleep(100)
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(7200)  # BUG
+        return "done"
+
+    @tool
+    async def other() -> str:
+        """Take as long."""
+        await anyio.sleep(0)
+        return "done"
+
+    script = ScriptedModel([[Call("other"), Call("hides")], Say("Done.")])
+    report = interrupt_everywhere(
+        Agent("a", tools=[hides, other], model=script), "Go", backends=[backend], actions=[first], second=40, limit=8
+    )
+    seconds = {failure.second is not None for failure in report.failures if failure.violations[0].check == "grace"}
+    assert True in seconds

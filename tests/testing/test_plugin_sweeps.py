@@ -295,3 +295,83 @@ def test_a_scripted_model_may_be_used_in_a_swept_test(pytester: pytest.Pytester)
     """,
     )
     result.assert_outcomes(passed=2)
+
+
+def test_a_marker_of_another_plugin_chooses_the_backend(pytester: pytest.Pytester) -> None:
+    pytest.importorskip("pytest_trio", reason="pytest-trio is not installed: its part of the plugin is NOT TESTED")
+    plugins = ("-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "no:hypothesispytest", "-W", "ignore")
+    pytester.makeini("[pytest]\nmarkers =\n    asyncio\n")
+    pytester.makepyfile(
+        test_it="""
+    import asyncio
+    import anyio
+    import pytest
+    import trio
+
+    @pytest.mark.trio
+    @pytest.mark.cancel_everywhere
+    async def test_trio():
+        await trio.sleep(1)
+
+    @pytest.mark.asyncio
+    @pytest.mark.cancel_everywhere
+    async def test_asyncio():
+        await asyncio.sleep(1)
+
+    @pytest.mark.trio
+    class TestBoth:
+        @pytest.mark.cancel_everywhere(backends=["asyncio", "trio"])
+        async def test_both(self):
+            await anyio.sleep(1)
+
+    @pytest.mark.trio
+    async def test_plain():
+        await trio.sleep(0)
+    """
+    )
+    result = pytester.runpytest_inprocess(*plugins, "-v")
+    result.assert_outcomes(passed=5)
+    names = {line.split()[0].rpartition("::")[2] for line in result.outlines if " PASSED" in line}
+    assert names == {"test_trio[trio]", "test_asyncio[asyncio]", "test_both[asyncio]", "test_both[trio]", "test_plain"}
+    pytester.runpytest_inprocess(*plugins, "-m", "trio").assert_outcomes(passed=4, deselected=1)
+
+
+def test_pytest_shows_the_line_of_the_test_and_what_the_sweep_says_and_no_more(pytester: pytest.Pytester) -> None:
+    source = """
+    from agentrun.testing import cancel_everywhere, check_tool, interrupt_everywhere
+
+    async def swallows() -> None:
+        try:
+            await anyio.sleep(1)
+        except BaseException:
+            pass
+
+    def test_swept():
+        cancel_everywhere(swallows).raise_if_failed()
+
+    def test_checked():
+        check_tool(swallows, limit=1)
+
+    def test_refused():
+        cancel_everywhere(swallows, modes=[])
+
+    def test_refused_in_a_run():
+        cancel_everywhere(lambda: None)
+
+    def test_misfit():
+        check_tool(swallows, {"rows": 1})
+
+    def test_what_is_no_verdict_is_shown_in_full():
+        cancel_everywhere(swallows, ignore=5)
+    """
+    result = run(pytester, source, "--color=no")
+    result.assert_outcomes(failed=6)
+    shown = "\n".join(result.outlines)
+    for line in ("cancel_everywhere(swallows).raise_if", "check_tool(swallows, limit", "check_tool(swallows, {"):
+        assert f"\n>       {line}" in shown
+    frames = [line for line in result.outlines if re.search(r"^\S+\.py:\d+: ", line)]
+    places = [re.sub(r".*/|:\d+:.*", "", frame) for frame in frames]
+    assert places == ["test_it.py"] * 6 + ["sweep.py", "sweep_arguments.py"], "\n".join(
+        frames
+    )  # only a bug is shown with all lines
+    result.stdout.fnmatch_lines(["*sweep_arguments.py:*: TypeError"])

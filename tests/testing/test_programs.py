@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis.vendor.pretty import pretty
 
 from agentrun import UserError
 from agentrun.testing import programs as vocabulary
@@ -73,6 +74,12 @@ def test_a_program_prints_as_code_that_makes_it_again() -> None:
     assert repr(Steer("cancel", 0.25)) == "Steer('cancel', 0.25)"
 
 
+def test_hypothesis_shows_a_program_as_that_code_too() -> None:
+    assert pretty(LIVELY) == repr(LIVELY)
+    shown = pretty([Steer("cancel", 0.25), LIVELY])
+    assert evaluated(shown) == [Steer("cancel", 0.25), LIVELY]
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_clean_run_leaves_marks_of_all_its_user_code_and_breaks_no_law(backend: Any) -> None:
     record = run_program(LIVELY, backend)
@@ -106,7 +113,7 @@ def test_a_tool_that_has_swallowed_its_cancellation_and_goes_on_is_told_of_on_bo
         assert record.live is not None
         assert record.live.result is not None
         assert record.live.result.teardown.swallowed_cancellations == ["tool t (call_1)"]
-    assert list(disagreements(*records)) == []
+    assert disagreements(*records) == []
 
 
 def test_what_steers_in_the_same_moment_comes_in_the_order_of_the_program() -> None:
@@ -115,7 +122,7 @@ def test_what_steers_in_the_same_moment_comes_in_the_order_of_the_program() -> N
         program = Program(agent, [Steer(action, after=0.071) for action in actions])
         records = [run_program(program, backend, seed) for backend in ("asyncio", "trio") for seed in range(3)]
         for record in records[1:]:
-            assert list(disagreements(records[0], record)) == []
+            assert disagreements(records[0], record) == []
 
 
 @pytest.mark.parametrize("at", [each / 100 for each in range(60, 90, 3)])
@@ -164,7 +171,7 @@ def test_steers_of_the_same_moment_come_in_one_step() -> None:
     steers = [Steer("interrupt", after=0.337), Steer("inject_next", after=0.337)]
     program = Program(AgentPlan(turns=[[Wait(1.0)]]), steers=steers, watchers=[WatcherPlan("slow", 1)])
     records = [run_program(program, backend) for backend in ("asyncio", "trio")]
-    assert list(disagreements(*records)) == []
+    assert disagreements(*records) == []
     names = [type(event).__name__ for event in records[0].events]
     assert names.index("InputInjected") == names.index("InterruptRequested") + 1
 
@@ -175,7 +182,7 @@ def test_a_task_group_whose_task_fails_after_its_cancellation_was_cancelled_on_b
     program = Program(AgentPlan(turns=[[Call("t1")]], tools=[tool]))
     assert program.same_on_both
     records = [run_program(program, backend) for backend in ("asyncio", "trio")]
-    assert list(disagreements(*records)) == []
+    assert disagreements(*records) == []
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -251,7 +258,7 @@ def test_a_task_group_of_a_tool_whose_tasks_shield_themselves_has_noticed_its_ca
     records = [run_program(program, backend) for backend in ("asyncio", "trio")]
     for record in records:
         assert broken_laws(record) == []
-    assert bool(list(disagreements(*records))) == shielded
+    assert bool(disagreements(*records)) == shielded
     assert program.same_on_both != shielded
 
 
@@ -277,7 +284,7 @@ def test_sync_tools_and_guardrails_run_in_threads_and_break_no_law(backend: Any)
     assert {mark.name for mark in clean.marks if mark.thread} == {"looks", "deaf", "a 1", "a 2"}
     assert {"looking", "registering", "registered", "cleanup"} <= {mark.kind for mark in clean.marks}
     assert all(mark.ending == "returned" for mark in clean.marks)
-    assert list(disagreements(clean, run_program(IN_THREADS, "trio", 1))) == []
+    assert disagreements(clean, run_program(IN_THREADS, "trio", 1)) == []
 
     stopped = run_program(replace(IN_THREADS, steers=[Steer("interrupt", after=0.571)]), backend)
     assert broken_laws(stopped) == []
@@ -332,7 +339,7 @@ def test_a_sync_tool_has_only_steps_that_a_thread_can_do() -> None:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_program_gives_the_same_record_on_both_backends(seed: int) -> None:
     records = [run_program(LIVELY, "asyncio"), run_program(LIVELY, "trio", seed)]
-    assert list(disagreements(*records)) == []
+    assert disagreements(*records) == []
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
@@ -342,7 +349,7 @@ def test_a_stream_that_is_cut_ends_before_the_guardrails_that_race_it(seed: int)
         config=RunConfig(max_seconds=0.27),
     )
     records = [run_program(program, "asyncio"), run_program(program, "trio", seed)]
-    assert list(disagreements(*records)) == []
+    assert disagreements(*records) == []
     names = [type(event).__name__ for event in records[1].events]
     assert names.index("ModelCallEnded") < names.index("GuardrailEnded")
 
@@ -371,7 +378,7 @@ def test_what_is_told_when_a_run_stops_while_it_waits_for_a_guardrail_is_the_sam
         [Steer("interrupt", after=0.071)],
     )
     records = [run_program(program, "asyncio"), run_program(program, "trio", seed)]
-    assert list(disagreements(*records)) == []
+    assert disagreements(*records) == []
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

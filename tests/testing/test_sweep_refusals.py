@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import io
 import itertools
 import socket
@@ -11,16 +12,32 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+import trio
 
-from agentrun import UserError
-from agentrun.testing import SweepRefused, cancel_everywhere
+from agentrun import Agent, UserError, tool
+from agentrun.testing import (
+    Call,
+    Say,
+    ScriptedModel,
+    SweepRefused,
+    cancel_everywhere,
+    check_tool,
+    interrupt_everywhere,
+)
 
 BACKENDS: list[Any] = ["asyncio", "trio"]
 both = pytest.mark.parametrize("backend", BACKENDS)
+
+
+async def work() -> str:
+    await anyio.sleep(1)
+    return "done"
 
 
 @both
@@ -89,8 +106,78 @@ def test_sockets_are_refused(backend: Any) -> None:
                 await stream.receive()
             await stream.aclose()
 
-        with pytest.raises(SweepRefused, match="a socket"):
-            cancel_everywhere(connects, backends=[backend])
+        async def connects_itself() -> None:
+            await anyio.lowlevel.checkpoint()
+            with socket.socket() as client:
+                client.connect(("127.0.0.1", port))
+
+        async def connects_in_a_thread() -> None:
+            await anyio.to_thread.run_sync(connect)
+
+        def connect() -> None:
+            with contextlib.suppress(UserError):
+                socket.create_connection(("127.0.0.1", port)).close()
+
+        for scenario in (connects, connects_itself, connects_in_a_thread):
+            with pytest.raises(SweepRefused, match="a socket"):
+                cancel_everywhere(scenario, backends=[backend])
+        with socket.create_connection(("127.0.0.1", port)):
+            pass  # behind the sweep it is as ever
+
+
+@both
+def test_unix_sockets_and_listeners_are_refused(backend: Any, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+
+    async def listens() -> None:
+        async with await anyio.create_tcp_listener(local_host="127.0.0.1"):
+            await anyio.sleep(1)
+
+    async def connects() -> None:
+        async with await anyio.connect_unix(path):
+            await anyio.sleep(1)
+
+    async def listens_itself() -> None:
+        await anyio.lowlevel.checkpoint()
+        socket.create_server(("127.0.0.1", 0)).close()
+
+    async def talks_to_itself() -> None:
+        for end in socket.socketpair():
+            end.close()
+        await anyio.lowlevel.checkpoint()
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        for scenario in (listens, connects, listens_itself):
+            with pytest.raises(SweepRefused, match="a socket"):
+                cancel_everywhere(scenario, backends=[backend])
+    cancel_everywhere(talks_to_itself, backends=[backend]).raise_if_failed()
+    assert not {"connect", "connect_ex", "listen"} & vars(socket.socket).keys()
+
+
+@both
+def test_a_thread_that_calls_back_into_the_event_loop_is_refused(backend: Any) -> None:
+    async def is_called() -> None:
+        done = anyio.Event()
+
+        def call() -> None:
+            with contextlib.suppress(UserError):
+                wake(done.set)
+
+        wake: Any = current_token()
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join()
+        await done.wait()
+
+    def current_token() -> Any:
+        if backend == "trio":
+            return trio.lowlevel.current_trio_token().run_sync_soon
+        return asyncio.get_running_loop().call_soon_threadsafe
+
+    with pytest.raises(SweepRefused, match="a thread .which calls (run_sync_soon|loop.call_soon_threadsafe)"):
+        cancel_everywhere(is_called, backends=[backend])
 
 
 @both
@@ -137,18 +224,34 @@ async def test_a_sweep_inside_an_event_loop_is_refused() -> None:
 
 @both
 def test_a_sweep_inside_a_sweep_is_refused(backend: Any) -> None:
-    errors: list[str] = []
-
     async def nested() -> None:
         await anyio.lowlevel.checkpoint()
-        try:
-            cancel_everywhere(anyio.lowlevel.checkpoint)
-        except UserError as exc:
-            errors.append(str(exc))
+        cancel_everywhere(anyio.lowlevel.checkpoint)
 
-    cancel_everywhere(nested, backends=[backend], limit=1)
-    assert errors
-    assert "sweeps cannot be nested" in errors[0]
+    async def catches() -> None:
+        try:
+            await nested()
+        except UserError:
+            await anyio.lowlevel.checkpoint()
+
+    def asks() -> None:
+        cancel_everywhere(anyio.lowlevel.checkpoint)
+
+    def asks_in_a_thread() -> str:
+        check_tool(tool(work))
+        return "done"
+
+    agent = Agent("a", tools=[tool(nested, name="nested")], model=ScriptedModel([Call("nested"), Say("Done.")]))
+    for sweep in (
+        partial(cancel_everywhere, nested),
+        partial(cancel_everywhere, catches),
+        partial(cancel_everywhere, work, oracle=asks),
+        partial(check_tool, tool(nested, name="nested")),
+        partial(check_tool, tool(asks_in_a_thread)),
+        partial(interrupt_everywhere, agent, "Go"),
+    ):
+        with pytest.raises(SweepRefused, match="sweeps cannot be nested"):
+            sweep(backends=[backend])
     cancel_everywhere(anyio.lowlevel.checkpoint).raise_if_failed()
 
 
@@ -171,17 +274,53 @@ def test_a_scenario_that_never_ends_is_refused_or_fails(backend: Any) -> None:
         ({"backends": ["curio"]}, "backends contains 'curio'"),
         ({"backends": []}, "backends is empty"),
         ({"modes": ["sometimes"]}, "modes contains 'sometimes'"),
+        ({"modes": []}, "modes is empty"),
+        ({"modes": ["native"], "backends": ["trio"]}, "modes has only what trio cannot do .native-1, native-2, nat"),
+        ({"modes": ["suspended"]}, "nothing was injected: none of the 2 points"),
         ({"grace": 0}, "grace must be more than 0"),
         ({"grace": "long"}, "grace must be more than 0"),
         ({"second": -1}, "second must be a whole number of at least 0"),
         ({"limit": 0}, "limit must be a whole number of at least 1"),
         ({"only": "17"}, "only must be the id of a failure"),
         ({"only": "asyncio:sideways:1"}, "there is no mode 'sideways'"),
+        ({"only": "trio:resuming:99"}, "only='trio:resuming:99': there is nothing to inject at that point any more"),
+        ({"only": "trio:native-1:1"}, "only='trio:native-1:1': there is nothing to inject"),
     ],
 )
 def test_bad_arguments_are_named(options: dict[str, Any], match: str) -> None:
+    async def nothing() -> None: ...
+
     with pytest.raises(UserError, match=match):
-        cancel_everywhere(anyio.lowlevel.checkpoint, **options)
+        cancel_everywhere(nothing, **options)
+
+
+@both
+def test_an_oracle_that_returns_a_verdict_instead_of_raising_it_is_refused(backend: Any) -> None:
+    async def is_well() -> bool:
+        return True
+
+    scenario = anyio.lowlevel.checkpoint
+    for oracle, shown in ((lambda: False, "False"), (is_well, "True"), (lambda: "fine", "'fine'")):
+        with pytest.raises(SweepRefused, match=f"the oracle returned {shown}; it must raise if something is wrong"):
+            cancel_everywhere(scenario, backends=[backend], oracle=oracle)
+        with pytest.raises(SweepRefused, match=f"the oracle returned {shown}"):
+            check_tool(tool(work), backends=[backend], oracle=oracle)
+    agent = Agent("a", model=ScriptedModel([Say("Yes.")]))
+    with pytest.raises(SweepRefused, match="the oracle returned 0"):
+        interrupt_everywhere(agent, "Well?", backends=[backend], oracle=lambda record: len(record.errors))
+
+
+def test_what_would_do_nothing_to_any_run_is_refused() -> None:
+    agent = Agent("a", model=ScriptedModel([Say("Yes.")]))
+    sweeps: list[Any] = [partial(check_tool, tool(work)), partial(interrupt_everywhere, agent, "Well?")]
+    for sweep in sweeps:
+        with pytest.raises(UserError, match="actions is empty"):
+            sweep(actions=[])
+        with pytest.raises(UserError, match="actions has only what trio cannot do"):
+            sweep(actions="native", backends=["trio"])
+        with pytest.raises(UserError, match="only='trio:cancel-suspended:99': there is nothing to inject"):
+            sweep(only="trio:cancel-suspended:99")
+    assert interrupt_everywhere(agent, "Well?", only="trio:baseline:0").injections == 0
 
 
 def test_what_is_no_async_function_is_refused() -> None:

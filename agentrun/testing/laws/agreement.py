@@ -31,12 +31,16 @@ def structure(events: Sequence[Event]) -> list[Event]:
     return [event for event in events if not isinstance(event, _UNSTRUCTURAL)]
 
 
-def disagreements(one: RunRecord, other: RunRecord) -> Iterator[BrokenLaw]:
+def disagreements(one: RunRecord, other: RunRecord) -> list[BrokenLaw]:
     """Where two records of the same run on two backends (or of two schedules) differ in what must be the same: how the
-    run ended, its history, and its structural events.
+    run ended, its history, and its structural events. Empty if they do not.
 
     The events of each nested run have an order of their own: runs that are nested side by side are independent.
     """
+    return list(_disagreements(one, other))
+
+
+def _disagreements(one: RunRecord, other: RunRecord) -> Iterator[BrokenLaw]:
     names = one.backend or "one", other.backend or "the other"
     results = [record.live.result if record.live is not None else None for record in (one, other)]
     first, second = results

@@ -139,6 +139,7 @@ class RunRecord:
         left: When the block had been left, in virtual seconds; ``None`` if that was not seen.
         left_order: See `Mark`.
         watchers: How many watchers of it were slow or dead.
+        disturbed: The harness has done something to it.
         points: How many scheduling points it had; 0 if they were not counted.
         state: Its state after its end; asked for if it is missing, which needs the event loop.
         found: What the harness that ran it has found wrong.
@@ -169,6 +170,7 @@ class RunRecord:
     left: float | None = None
     left_order: int | None = None
     watchers: int = 0
+    disturbed: bool = False
     points: int = 0
     state: RunState | None = None
     found: list[BrokenLaw] = field(default_factory=list[BrokenLaw])

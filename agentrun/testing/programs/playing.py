@@ -106,6 +106,7 @@ class Player:
         self._playing = _Playing(program, record)
         trial = self._engine.trial(backend, shots, seed=seed)
         record.points = trial.steps
+        record.disturbed = bool(record.deeds)
         record.found = [
             BrokenLaw(
                 violation.law if violation.law is not None else 1, str(violation).removeprefix(f"law {violation.law}: ")

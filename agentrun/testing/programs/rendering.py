@@ -19,6 +19,13 @@ class Plan:
     def __repr__(self) -> str:
         return render(self)
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """For Hypothesis, which shows all fields of a dataclass else, those that nobody has set among them."""
+        for number, line in enumerate(render(self).splitlines()):
+            if number:
+                printer.break_()
+            printer.text(line)
+
 
 def render(value: Any, indent: int = 0) -> str:
     """Code that makes ``value`` again, ``indent`` columns to the right."""

@@ -56,6 +56,11 @@ class _WatchedModel(ScriptedModel):
         self._all_played = False
         return super().rewound(more)
 
+    def add_spare_turns(self, more: Iterable[Turn]) -> None:
+        """As of `ScriptedModel`. A sweep stops what plays the script before its end."""
+        self._all_played = False
+        super().add_spare_turns(more)
+
     def complaints(self) -> list[str]:
         """What is wrong at the end of a test."""
         found: list[str] = []

@@ -19,6 +19,7 @@ from agentrun.core.errors import UserError
 from agentrun.testing.pytest_plugin.settings import options_for
 from agentrun.testing.pytest_plugin.sweeps import SweepFailed, verdict
 from agentrun.testing.sweep import SweepRefused, cancel_everywhere
+from agentrun.testing.sweeping.judging import ask
 
 __all__ = ["SweptFunction", "parametrize_backends", "swept_items"]
 
@@ -48,9 +49,11 @@ def swept_items(collector: Any, name: str, function: Callable[..., Any]) -> list
 
 
 def parametrize_backends(metafunc: pytest.Metafunc) -> None:
-    """An item for each backend that the marker names; by default both."""
-    marker = metafunc.definition.get_closest_marker(_MARKER)
-    backends: Any = marker.kwargs.get("backends", _BACKENDS) if marker is not None else _BACKENDS
+    """An item for each backend that the marker names; by default both, or the one that another marker asks for."""
+    find = metafunc.definition.get_closest_marker
+    default: Any = next((name for name in _BACKENDS if find(name) is not None), _BACKENDS)
+    marker = find(_MARKER)
+    backends: Any = marker.kwargs.get("backends", default) if marker is not None else default
     names = (backends,) if isinstance(backends, str) else tuple(backends)
     metafunc.fixturenames.append(_PARAMETER)
     metafunc.parametrize(_PARAMETER, names or _BACKENDS, ids=str, indirect=True)
@@ -80,6 +83,10 @@ class SweptFunction(pytest.Function):
             raise AssertionError("a swept test is run by its item")
 
         return swept_test
+
+    def get_closest_marker(self, name: str, default: Any = None) -> Any:
+        """As of any item, but for pytest-trio, which takes its marker for a promise that the function is async."""
+        return default if name == "trio" else super().get_closest_marker(name, default)
 
     def _test(self) -> Any:
         item: Any = super()
@@ -151,13 +158,12 @@ class SweptFunction(pytest.Function):
         async def oracle() -> None:
             try:
                 if user_oracle is not None:
-                    value = user_oracle()
-                    if isinstance(value, Awaitable):
-                        await value
+                    await ask(user_oracle)
             finally:
                 self._end_run()
 
         scenario.__qualname__ = self.name
+        scenario.__wrapped__ = self._test()  # type: ignore[attr-defined]
         try:
             report = cancel_everywhere(scenario, backends=(self.agentrun_backend,), oracle=oracle, **self._options)
         except SweepRefused:

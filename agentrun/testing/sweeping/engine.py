@@ -13,16 +13,23 @@ from typing import Any, Literal, Self, TypeAlias
 
 from agentrun.core.errors import UserError
 from agentrun.testing.sweeping import asyncio_points, asyncio_threads, trio_points, trio_threads
+from agentrun.testing.sweeping.baton import current_thread
 from agentrun.testing.sweeping.leaks import LeakWatch
+from agentrun.testing.sweeping.places import Place
 from agentrun.testing.sweeping.points import Point, Shot, Trial
+from agentrun.testing.sweeping.real_sockets import no_real_sockets
 from agentrun.testing.sweeping.thread_patches import exchanged
-from agentrun.testing.sweeping.verdicts import Check, SweepRefused, Violation
+from agentrun.testing.sweeping.verdicts import Check, SweepRefused, Violation, hidden_in_pytest
 
 __all__ = ["BackendName", "Baseline", "Conditions", "Engine", "check_backends"]
+
+__tracebackhide__ = hidden_in_pytest
 
 BackendName: TypeAlias = Literal["asyncio", "trio"]
 
 _busy = threading.local()
+_running: dict[int, Trial] = {}
+"""The trial that runs in each thread; there is hardly more than one of them."""
 
 
 def check_backends(backends: Sequence[str]) -> tuple[BackendName, ...]:
@@ -57,6 +64,7 @@ class Conditions:
     max_points: int = 20_000
     max_seconds: float = 30.0
     laws: Mapping[Check, int] = field(default_factory=dict[Check, int])
+    begins_at: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,8 @@ class Engine:
     """Makes trials; ``with Engine(conditions) as engine``. It patches the process meanwhile, so there is one at a time.
 
     Raises:
-        UserError: When entered inside an event loop, or inside a sweep.
+        UserError: When entered inside an event loop.
+        SweepRefused: When entered inside a sweep, which ends as well, with the same.
     """
 
     def __init__(self, conditions: Conditions, backends: Sequence[BackendName]) -> None:
@@ -88,8 +97,14 @@ class Engine:
         self._leaks = LeakWatch()
 
     def __enter__(self) -> Self:
-        if getattr(_busy, "sweep", False):
-            raise UserError("a sweep was started inside the scenario or the oracle of another; sweeps cannot be nested")
+        trial = _trial_here()
+        if trial is not None or getattr(_busy, "sweep", False):
+            refusal = SweepRefused(
+                "a sweep was started inside the scenario or the oracle of another; sweeps cannot be nested"
+            )
+            if trial is not None:
+                trial.refused = refusal  # also if the scenario makes something else of it
+            raise refusal
         _refuse_running_loop()
         with contextlib.ExitStack() as stack:
             _busy.sweep = True
@@ -98,9 +113,11 @@ class Engine:
             stack.enter_context(
                 asyncio_threads.virtual_worker_threads(lambda loop: isinstance(loop, asyncio_points.SweepLoop))
             )
+            stack.enter_context(no_real_sockets(_trial_here))
             if "trio" in self._backends:
                 importlib.import_module("trio.testing")  # now, so that it is not taken for what a trial has left
                 stack.enter_context(trio_points.no_sockets())
+                stack.enter_context(trio_points.no_foreign_threads())
                 stack.enter_context(trio_threads.virtual_worker_threads(trio_points.current_crew))
             stack.enter_context(exchanged())
             stack.enter_context(self._leaks)
@@ -145,12 +162,18 @@ class Engine:
             ignore=given.ignore,
             oracle=given.oracle,
             laws=given.laws,
+            begins_at=given.begins_at,
         )
-        with self._leaks.around(trial):
-            if backend == "asyncio":
-                asyncio_points.run_trial(trial)
-            else:
-                trio_points.run_trial(trial, given.seed if seed is None else seed)
+        here = threading.get_ident()
+        _running[here] = trial
+        try:
+            with self._leaks.around(trial):
+                if backend == "asyncio":
+                    asyncio_points.run_trial(trial)
+                else:
+                    trio_points.run_trial(trial, given.seed if seed is None else seed)
+        finally:
+            del _running[here]
         if trial.refusals:
             raise SweepRefused(
                 f"the scenario uses {', and '.join(trial.refusals)}: what happens there is not in the hands of the "
@@ -199,6 +222,13 @@ def _compare(backend: str, one: list[Point], other: list[Point]) -> None:
 def _describe(point: Point) -> str:
     after = f", then waits at {point.after}" if point.after is not None else ", then ends"
     return f"{point.task} goes on from {point.before}{after}"
+
+
+def _trial_here() -> Trial | None:
+    """The trial that this code is part of, in the event loop's thread or in one that takes turns with it."""
+    if current_thread() is not None:
+        return next(iter(_running.values()), None)
+    return _running.get(threading.get_ident())
 
 
 def _refuse_running_loop() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import Any, cast
 
@@ -10,9 +10,26 @@ import anyio
 
 from agentrun.testing.sweeping.baton import ThreadEnded
 from agentrun.testing.sweeping.places import Place, is_own
-from agentrun.testing.sweeping.verdicts import Violation
+from agentrun.testing.sweeping.verdicts import SweepRefused, Violation
 
-__all__ = ["judge_exception", "leaves", "raised_at"]
+__all__ = ["ask", "judge_exception", "leaves", "raised_at"]
+
+
+async def ask(oracle: Callable[..., Any], *args: Any) -> None:
+    """Have an oracle look. What it raises is its verdict.
+
+    Raises:
+        SweepRefused: It has returned something, and nobody knows how to take it: ``False`` is bad news of what should
+            be so, and good news from ``lambda: lock.locked()``.
+    """
+    value: Any = oracle(*args)
+    if isinstance(value, Awaitable):
+        value = cast("Any", await value)
+    if value is not None:
+        raise SweepRefused(
+            f"the oracle returned {value!r:.80}; it must raise if something is wrong, as an assertion does, and else "
+            "return None"
+        )
 
 
 def judge_exception(

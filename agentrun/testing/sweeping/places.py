@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import inspect
 import linecache
 import os
 import sys
@@ -13,7 +15,18 @@ from pathlib import Path
 from types import AsyncGeneratorType, CodeType, CoroutineType, FrameType, GeneratorType
 from typing import Any, Final, cast
 
-__all__ = ["Place", "Standing", "is_own", "is_own_module", "links", "place_in_stack", "what_went_on", "where"]
+__all__ = [
+    "Place",
+    "Standing",
+    "first_line",
+    "has_begun",
+    "is_own",
+    "is_own_module",
+    "links",
+    "place_in_stack",
+    "what_went_on",
+    "where",
+]
 
 _FRAMED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _LIBRARIES: Final = frozenset({"anyio", "outcome", "sniffio", "trio"})
@@ -116,6 +129,20 @@ def what_went_on(before: list[Any], now: list[Any]) -> FrameType | None:
 def links(suspended: Any) -> list[Any]:
     """A suspended coroutine, what it awaits, what that awaits, and so on, as far as Python code goes."""
     return list(_chain(suspended))
+
+
+def has_begun(coro: Any) -> bool:
+    """Whether a coroutine has taken its first step."""
+    return _unstarted(coro) is None
+
+
+def first_line(function: Any) -> Place | None:
+    """Where a function begins, or the method that makes an object callable; ``None`` if it is not written in Python."""
+    while isinstance(function, functools.partial):
+        function = cast("Any", function).func
+    function = inspect.unwrap(function)
+    code: Any = getattr(function, "__code__", None) or getattr(function.__call__, "__code__", None)
+    return Place(code.co_filename, code.co_firstlineno, code.co_qualname) if isinstance(code, CodeType) else None
 
 
 def is_own(frame: FrameType) -> bool:

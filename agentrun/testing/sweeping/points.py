@@ -14,17 +14,22 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import anyio
 
-from agentrun.testing.sweeping.judging import judge_exception, leaves
+from agentrun.testing.sweeping.judging import ask, judge_exception, leaves
 from agentrun.testing.sweeping.leaks import watch_async_generators
-from agentrun.testing.sweeping.places import Place, Standing, where
+from agentrun.testing.sweeping.places import Place, Standing
 from agentrun.testing.sweeping.relay import Relay, TaskRecord
-from agentrun.testing.sweeping.verdicts import BrokenLaw, Check, SweepRefused, Violation
+from agentrun.testing.sweeping.verdicts import BrokenLaw, Check, SweepRefused, Violation, hidden_in_pytest
 
-__all__ = ["Abandoned", "Backend", "Point", "Shot", "Trial"]
+__all__ = ["Abandoned", "Backend", "Point", "Shot", "Stopping", "Trial"]
+
+__tracebackhide__ = hidden_in_pytest
+
+Stopping: TypeAlias = Callable[[], bool]
+"""Asked when the grace of an action is over: whether what the action has stopped is there still."""
 
 _MARGIN_STEPS: int = 5000  # steps that a teardown may take besides 20 times those of the baseline
 _MOST_IDLE_TURNS: int = 10_000
@@ -120,8 +125,8 @@ class Trial:
         refused: The refusal, if the scenario has let it out.
         diverged: The first point that was not as in the baseline.
         cut: The tasks that were cancelled between the injection and the end of the scenario, by whomever, and where.
-        missed: Shots whose action was not there at their point.
-        actions: What the scenario offers to do to itself, by name.
+        actions: What the scenario offers to do to itself, by name. An action that stops something returns a function
+            that tells whether that goes on still.
         on_fire: Called with the name of each action before it is taken.
         why_stuck: Asked for the law that is broken when the scenario does not end; ``None`` for the usual one.
         fired: How many shots were fired.
@@ -145,8 +150,10 @@ class Trial:
         ignore: frozenset[str] = frozenset(),
         oracle: Callable[[], Any] | None = None,
         laws: Mapping[Check, int] = MappingProxyType({}),
+        begins_at: Place | None = None,
     ) -> None:
         self._laws = laws
+        self._begins_at = begins_at
         self.scenario = scenario
         self.oracle = oracle
         self.grace = grace
@@ -163,22 +170,20 @@ class Trial:
         self.refused: SweepRefused | None = None
         self.diverged: int | None = None
         self.cut: tuple[tuple[str, Place], ...] = ()
-        self.missed: int = 0
         self.fired: int = 0
         self.returned: bool = False
         self.error: tuple[str, ...] = ()
         self.active: bool = False
-        self.actions: dict[str, Callable[[], object]] = {}
+        self.actions: dict[str, Callable[[], Stopping | None]] = {}
         self.on_fire: Callable[[str], object] | None = None
-        self.why_stuck: Callable[[], int | None] | None = None
+        self.why_stuck: Callable[[Check], int | None] | None = None
         self.knows_thread: Callable[[str], bool] | None = None
-        self.seconds: float = 0.0  # virtual, from the first shot to the end
         self._expected = expected
         self._shots = list(shots)
         self._before_at = self._after_at = 0
         self._again: Shot | None = None
         self._again_left = 0
-        self._shot_at: float | None = None
+        self._stopping: list[tuple[float, Stopping]] = []  # when what was stopped must be gone
         self._max_steps = max_points
         self._real_end = perf_counter() + max_seconds
         self._max_seconds = max_seconds
@@ -216,14 +221,12 @@ class Trial:
 
     def _finish(self) -> None:
         self.active = False
-        if self._shot_at is not None:
-            self.seconds = self.backend.now() - self._shot_at
         cut = ((record.label, place) for record in self.records for place in record.cuts)
         self.cut = tuple(dict.fromkeys(cut))
         root = self.records[0]
         for record in self.records[1:]:
             if record.ending == "running" and not (record.may_be_left or self._is_known_thread(record)):
-                place = where(record.coro)
+                place = record.place()
                 self.violate(
                     record.kind, f"{record.label} is still alive after the scenario has ended; it waits at", place
                 )
@@ -243,9 +246,9 @@ class Trial:
     async def _consult(self, oracle: Callable[[], Any]) -> None:
         try:
             with anyio.fail_after(self.grace):
-                value = oracle()
-                if isinstance(value, Awaitable):
-                    await value
+                await ask(oracle)
+        except SweepRefused as exc:
+            self.refused = exc
         except Exception as exc:  # noqa: BLE001 - the oracle's verdict
             for error in leaves(exc):
                 if isinstance(error, BrokenLaw):
@@ -258,7 +261,10 @@ class Trial:
 
     def adopt(self, coro: Any, name: str, is_ours: Callable[[BaseException], bool]) -> tuple[TaskRecord, Any]:
         """A task was created: its record, and the coroutine to run in its place."""
-        record = TaskRecord(len(self.records) + 1, _short(name) if self.records else "the scenario", coro)
+        if not self.records:
+            record = TaskRecord(1, "the scenario", coro, begins_at=self._begins_at)
+        else:
+            record = TaskRecord(len(self.records) + 1, _short(name), coro)
         self.records.append(record)
         return record, Relay(record, is_ours)
 
@@ -273,14 +279,14 @@ class Trial:
         self.steps = number = self.steps + 1
         self.sequence.append(record.number)
         if self.trace is not None:
-            self.trace.append(Point(number, record.label, where(record.coro)))
+            self.trace.append(Point(number, record.label, record.place()))
         if number == self._before_at:
             self._fire(record)
 
     def after_step(self, record: TaskRecord, ended: bool) -> None:
         """A task has awaited again, or has ended."""
         if self.trace is not None and not ended:
-            self.trace[-1].after = where(record.coro)
+            self.trace[-1].after = record.place()
         if self.steps == self._after_at:
             self._fire(record)
         elif self._again_left and record.number == 1 and not ended:
@@ -300,23 +306,30 @@ class Trial:
             self.stuck("livelock", "the event loop turns, and no task takes a step")
         elif self.steps > self._max_steps:
             self.stuck("livelock", f"it takes step after step and does not end ({self.steps} by now)")
-        elif self._shot_at is not None and self.active and self.backend.now() > self._shot_at + self.grace:
+        elif self._stopping and self.active and self._is_late():
             self.stuck("grace", f"it has not ended within {self.grace:g} s of virtual time")
         elif perf_counter() > self._real_end:
             self.stuck("livelock", f"it has not ended within {self._max_seconds:g} real seconds")
+
+    def _is_late(self) -> bool:
+        """Whether something that was stopped goes on although its time is up."""
+        now = self.backend.now()
+        over = [still_there for until, still_there in self._stopping if now > until]
+        self._stopping = [each for each in self._stopping if now <= each[0]]
+        return any(still_there() for still_there in over)
 
     def stuck(self, check: Check, message: str) -> None:
         """The scenario does not end: say so, and make it."""
         if check not in self._stuck and self.active:
             self._stuck.add(check)
             waiting = [record for record in self.records if record.ending == "running" and record.coro is not None]
-            standing = "".join(f"\n    {record.label} waits at {where(record.coro)}" for record in waiting)
-            self.violate(check, message + standing, law=self.why_stuck() if self.why_stuck is not None else None)
+            standing = "".join(f"\n    {record.label} waits at {record.place()}" for record in waiting)
+            self.violate(check, message + standing, law=self.why_stuck(check) if self.why_stuck is not None else None)
         self._stage += 1
         self._max_steps = self.steps + 1000
         self._real_end = perf_counter() + 1.0
-        if self._shot_at is not None:
-            self._shot_at = self.backend.now()
+        if self.fired:
+            self._stopping = [(self.backend.now() + self.grace, _the_scenario)]
         if self._stage == 1 and self._scopes is not None and not self._scopes[0].cancel_called:
             self._scopes[0].cancel("the scenario is stuck")
         elif self._stage <= _MOST_FORCE:
@@ -360,26 +373,21 @@ class Trial:
         self._aim()
         number = shot.point
         expected = self._expected[:number] if self._expected is not None else self.sequence
-        here = where(record.coro) if record.coro is not None else None
+        here = record.place() if record.coro is not None else None
         if self.sequence != expected or (shot.place is not None and here != shot.place):
             self.diverged = _first_difference(self.sequence, expected)
             self._shots.clear()
             self._before_at = self._after_at = 0
             return
-        if self._shot_at is None:
-            self._shot_at = self.backend.now()
-            self._max_steps = self.steps + _MARGIN_STEPS + 20 * len(self._expected or self.sequence)
         if self.fired == 0:
+            self._max_steps = self.steps + _MARGIN_STEPS + 20 * len(self._expected or self.sequence)
             for each in self.records:
                 each.cuts.clear()  # by timeouts and task groups of its own, which are no news
         self.fired += 1
         for each in self.records:
             if each.kind == "thread" and each.ending == "running":
-                each.cuts.append(where(each.coro))
-        missed = self.missed
+                each.cuts.append(each.place())
         self._act(shot)
-        if self.missed > missed and self.fired == 1:
-            self._shot_at = None  # nothing was done, so no teardown has begun that could take too long
         if shot.times > 1:
             self._again, self._again_left = shot, shot.times - 1
 
@@ -390,20 +398,28 @@ class Trial:
     def _act(self, shot: Shot) -> None:
         if self.on_fire is not None:
             self.on_fire(shot.action)
+        stopping: Stopping | None = None
         if shot.action == "native":
+            stopping = _the_scenario
             self.backend.cancel_root(self.token)
         elif shot.action in ("cancel", "cancel_outer"):
+            stopping = _the_scenario
             if self._scopes is None:
                 self._cancel_at_start = True
             else:
                 self._scopes[shot.action == "cancel_outer"].cancel(self.token)
         elif (action := self.actions.get(shot.action)) is not None:
             try:
-                action()
+                stopping = action()
             except Exception as exc:  # noqa: BLE001 - no action may fail, and the task that is to go on must do so
                 self.violate("exception", f"{shot.action} raised {type(exc).__name__}: {exc}")
-        else:
-            self.missed += 1
+        if stopping is not None:
+            self._stopping.append((self.backend.now() + self.grace, stopping))
+
+
+def _the_scenario() -> bool:
+    """All was stopped: who asks knows that the scenario goes on."""
+    return True
 
 
 def _short(name: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import anyio
 
 from agentrun.testing.sweeping.judging import leaves
-from agentrun.testing.sweeping.places import Place, where
+from agentrun.testing.sweeping.places import Place, has_begun, where
 
 __all__ = ["Relay", "TaskRecord", "keep_for_ever"]
 
@@ -39,6 +39,7 @@ class TaskRecord:
         raised_cancelled: Whether it ended with a cancellation, among what else it raised.
         outside: Trio's cancel status at the beginning of what `Backend.begin_watching` was called for; on trio only.
         told_of_outside: Whether its tasks have raised in it a cancellation that comes from out there.
+        begins_at: Where it stands before its first step, if that is not the first line of its coroutine.
         works_for: The thread that has asked for it, and that waits for it; ``None`` if that is not known.
     """
 
@@ -54,18 +55,25 @@ class TaskRecord:
     outside: Any = None
     told_of_outside: bool = False
     works_for: Any = None
+    begins_at: Place | None = None
 
     @property
     def label(self) -> str:
         """For messages."""
         return f"{self.kind} {self.number} ({self.name})"
 
+    def place(self) -> Place:
+        """Where it stands."""
+        if self.begins_at is not None and not has_begun(self.coro):
+            return self.begins_at
+        return where(self.coro)
+
     def cancelled(self, ours: bool) -> None:
         """A cancellation is about to go in: the harness's, or another."""
         if ours and len(self.deliveries) < _MOST_DELIVERIES:
-            self.deliveries.append(where(self.coro))
+            self.deliveries.append(self.place())
         if len(self.cuts) < _MOST_DELIVERIES:
-            self.cuts.append(where(self.coro))
+            self.cuts.append(self.place())
 
 
 def keep_for_ever(record: TaskRecord) -> None:

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentrun.testing.sweeping.places import Place
-from agentrun.testing.sweeping.verdicts import CHECKS, Violation
+from agentrun.testing.sweeping.verdicts import CHECKS, Violation, hidden_in_pytest
 
 __all__ = ["Failure", "SweepReport"]
+
+__tracebackhide__ = hidden_in_pytest
 
 _MOST_SHOWN = 5
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 from collections.abc import Generator
 from typing import Any
 
+from agentrun.testing.sweeping.baton import current_thread
 from agentrun.testing.sweeping.points import Abandoned, Trial
 from agentrun.testing.sweeping.relay import TaskRecord, keep_for_ever
 from agentrun.testing.sweeping.trio_threads import TrioCrew, asked_from
 from agentrun.testing.sweeping.verdicts import SweepRefused
 from agentrun.testing.sweeping.virtual_time import jumping_clock, seeded_trio
 
-__all__ = ["current_crew", "no_sockets", "run_trial"]
+__all__ = ["current_crew", "no_foreign_threads", "no_sockets", "run_trial"]
 
 _current: list[_Watch] = []
 """The trial that is running, for what is patched."""
@@ -57,11 +59,15 @@ class _Watch:
         self.records: dict[Any, TaskRecord] = {}
         self.error: BaseException | None = None
         self.crew: TrioCrew = TrioCrew(trial, self.records)
+        self.thread: int = threading.get_ident()
+        self.token: Any = None
 
     # Called by trio ---------------------------------------------------------------------------------------------
 
     def task_spawned(self, task: Any) -> None:
         """Put a relay around each task of the scenario."""
+        from trio.lowlevel import current_trio_token
+
         trial = self._trial
         if self.crew.starting is not None:
             self.records[task] = self.crew.starting
@@ -70,6 +76,7 @@ class _Watch:
             if getattr(task.coro, "cr_code", None) is not Trial.root.__code__:
                 return  # one of trio's own
             trial.active = True
+            self.token = current_trio_token()
         thread = asked_from(task.coro)
         if self.records and (not trial.active or not (thread is not None or self._is_below_root(task))):
             return
@@ -202,8 +209,10 @@ class _Watch:
 
     def refuse(self, what: str) -> SweepRefused | None:
         """The error for the task that runs now, if it is the scenario's."""
-        if not self.runs:
-            return None
+        return self.refuse_thread(what) if self.runs else None
+
+    def refuse_thread(self, what: str) -> SweepRefused:
+        """The error for a thread that is none of the scenario's tasks."""
         self._trial.refuse(what)
         return SweepRefused(f"not possible in a sweep: {what}")
 
@@ -247,3 +256,24 @@ def no_sockets() -> Generator[None]:
     finally:
         for name, original in originals.items():
             setattr(manager, name, original)
+
+
+@contextlib.contextmanager
+def no_foreign_threads() -> Generator[None]:
+    """Refuse, inside this block, that a thread which is not the trial's calls back into it."""
+    import trio
+
+    token: Any = trio.lowlevel.TrioToken
+    original = token.run_sync_soon
+
+    def run_sync_soon(self: Any, sync_fn: Any, *args: Any, idempotent: bool = False) -> None:
+        watch = _current[-1] if _current else None
+        if watch is not None and watch.token is self and threading.get_ident() != watch.thread and not current_thread():
+            raise watch.refuse_thread("a thread (which calls run_sync_soon of a trio token)")
+        original(self, sync_fn, *args, idempotent=idempotent)
+
+    token.run_sync_soon = run_sync_soon
+    try:
+        yield
+    finally:
+        token.run_sync_soon = original

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from agentrun.core.errors import UserError
 from agentrun.testing.sweeping.places import Place
 
-__all__ = ["CHECKS", "BrokenLaw", "Check", "SweepRefused", "Violation"]
+__all__ = ["CHECKS", "BrokenLaw", "Check", "SweepRefused", "Violation", "hidden_in_pytest"]
+
+
+def hidden_in_pytest(excinfo: Any) -> bool:
+    """For ``__tracebackhide__``, which pytest asks for each frame of a failure.
+
+    What a sweep has to say is about the test that called it, whose line shall be seen. Anything else that is raised is
+    a bug of ours, with all lines.
+    """
+    return isinstance(excinfo.value, (UserError, AssertionError))
+
+
+__tracebackhide__ = hidden_in_pytest
 
 Check: TypeAlias = Literal[
     "task",
