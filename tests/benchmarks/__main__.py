@@ -32,7 +32,7 @@ def main() -> None:
     names = sorted(module.name for module in pkgutil.iter_modules(measures.__path__))
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="What agentrun costs.")
     parser.add_argument("names", nargs="*", metavar="name", help=f"measures to run (default: all): {', '.join(names)}")
-    parser.add_argument("--quick", action="store_true", help="fewer and smaller rounds, about a minute")
+    parser.add_argument("--quick", action="store_true", help="fewer and smaller rounds: a few minutes")
     parser.add_argument("--tiny", action="store_true", help="only whether the measures run")
     parser.add_argument("--peers", action="store_true", help="also other frameworks, each in an environment of its own")
     parser.add_argument("--backend", choices=LOOPS, help="measure on this event loop only")

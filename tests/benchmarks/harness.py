@@ -1,7 +1,9 @@
 """Measuring programs against each other: interleaved, warmed up, medians, and the garbage collector handled alike.
 
 The programs of one comparison run in turns, in one process and one event loop, so that whatever disturbs the machine
-disturbs them all. The ratio is the median of the rounds' ratios: it is steadier than the times themselves.
+disturbs them all. The ratio is the median of the rounds' ratios: it is steadier than the times themselves. The event
+loops take turns as well, round by round, each in a thread of its own while the others stand still: what trio costs is
+compared with what asyncio costs.
 """
 
 from __future__ import annotations
@@ -9,8 +11,12 @@ from __future__ import annotations
 import gc
 import math
 import statistics
+import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -144,6 +150,7 @@ async def compare(
             if number:
                 samples[name].append(seconds / per)
         check_same(results)
+        _after_round.get()()
     return samples
 
 
@@ -157,11 +164,50 @@ def check_same(results: Mapping[str, Any]) -> None:
 
 
 def on_backends(settings: Settings, measure: Callable[[str], Awaitable[Comparison]]) -> Iterable[Comparison]:
-    """Run ``measure(backend)`` in an event loop of each backend."""
-    for backend in settings.backends:
+    """Run ``measure(backend)`` in an event loop of each backend: a round of each, then the next."""
+    turns = _Turns(settings.backends)
+
+    def run(backend: str) -> Comparison:
         options = {"use_uvloop": True} if backend == UVLOOP else {}
         loop = "asyncio" if backend == UVLOOP else backend
-        yield anyio.run(measure, backend, backend=loop, backend_options=options)
+        _after_round.set(lambda: turns.pass_on(backend))
+        try:
+            turns.wait_for(backend)
+            return anyio.run(measure, backend, backend=loop, backend_options=options)
+        finally:
+            turns.leave(backend)
+
+    with ThreadPoolExecutor(len(settings.backends)) as threads:
+        return list(threads.map(run, settings.backends))
+
+
+_after_round: ContextVar[Callable[[], object]] = ContextVar("after_round", default=lambda: None)
+
+
+class _Turns:
+    """Lets one thread run at a time: the first in the queue."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._queue = deque(names)
+        self._moved = threading.Condition()
+
+    def wait_for(self, name: str) -> None:
+        """Wait, and with the thread its event loop, until it is the turn of ``name``."""
+        with self._moved:
+            self._moved.wait_for(lambda: self._queue[0] == name)
+
+    def pass_on(self, name: str) -> None:
+        """Let the others run, one after the other, and wait until it is the turn of ``name`` again."""
+        with self._moved:
+            self._queue.rotate(-1)
+            self._moved.notify_all()
+        self.wait_for(name)
+
+    def leave(self, name: str) -> None:
+        """Have no more turns."""
+        with self._moved:
+            self._queue.remove(name)
+            self._moved.notify_all()
 
 
 def growth(sizes: Sequence[int], costs: Sequence[float]) -> float:

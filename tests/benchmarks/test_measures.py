@@ -7,14 +7,16 @@ import pkgutil
 from pathlib import Path
 from xml.etree import ElementTree
 
+import anyio
 import pytest
+import sniffio
 
 from . import measures, peers
 from .contest.contestant import Contestant
 from .contest.driver import Driver, Script, Seen
 from .contest.rows import ROWS
 from .contest.worker import driver_of
-from .harness import Aim, Comparison, Settings
+from .harness import Aim, Comparison, Settings, compare, on_backends
 from .profiles import layer_of, purpose_of
 from .publish import publish
 from .report import Report
@@ -71,6 +73,35 @@ def test_the_requirements_of_each_peer_are_pinned_and_read_without_its_packages(
     driver = driver_of(name)
     assert isinstance(driver, Driver)
     assert all("==" in requirement for requirement in driver.requirements)
+
+
+def test_event_loops_take_turns_round_by_round_and_one_that_has_fewer_leaves() -> None:
+    seen: list[str] = []
+    rounds = {"asyncio": 3, "trio": 1}
+
+    async def measure(backend: str) -> Comparison:
+        async def program() -> None:
+            seen.append(sniffio.current_async_library())
+            await anyio.sleep(0)
+
+        samples = await compare({"program": program}, rounds=rounds[backend])
+        return Comparison("nothing", backend, samples)
+
+    found = list(on_backends(Settings(backends=("asyncio", "trio")), measure))
+    assert [(each.backend, len(each.samples["program"])) for each in found] == [("asyncio", 3), ("trio", 1)]
+    assert seen == ["asyncio", "trio", "asyncio", "trio", "asyncio", "asyncio"]
+
+
+def test_a_measure_that_fails_on_one_event_loop_does_not_hold_up_the_other() -> None:
+    async def measure(backend: str) -> Comparison:
+        async def program() -> None:
+            if backend == "trio":
+                raise ValueError("broken")
+
+        return Comparison("nothing", backend, await compare({"program": program}, rounds=2))
+
+    with pytest.raises(ValueError, match="broken"):
+        list(on_backends(Settings(backends=("trio", "asyncio")), measure))
 
 
 def test_a_script_says_what_there_is_to_see() -> None:
