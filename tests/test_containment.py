@@ -1219,3 +1219,96 @@ async def test_tasks_that_the_cleanup_itself_starts_are_left_in_peace_beside_oth
     outcome = await cancelled_at_work(code)
     assert (outcome.ending, outcome.error) == ("cancelled", None)
     assert did == ["helped", "waited", "went on"]
+
+
+class _Retrying:
+    """Code that tries again when a task in its group has failed, which it does when it is cancelled."""
+
+    def __init__(self, group: Any, attempts: int) -> None:
+        self.group = group
+        self.attempts = attempts
+        self.log: list[tuple[str, float]] = []
+
+    async def __call__(self) -> None:
+        for _ in range(self.attempts):
+            try:
+                async with self.group() as group:
+                    start = group.start_soon if hasattr(group, "start_soon") else lambda f: group.create_task(f())
+                    start(self._fail)
+                    await anyio.sleep(60)
+            except* ValueError:
+                self._note("failed")
+                await anyio.sleep(1)
+                self._note("tries again")
+
+    def _note(self, what: str) -> None:
+        self.log.append((what, anyio.current_time()))
+
+    async def _fail(self) -> None:
+        try:
+            await anyio.sleep(60)
+        finally:
+            raise ValueError("broken")
+
+
+def _cancelled_in_virtual_time(code: Any, backend: str) -> tuple[Outcome[Any], float]:
+    """Cancel code after a second; what came of it, and when."""
+
+    async def main() -> tuple[Outcome[Any], float]:
+        contained: Contained[Any] = Contained(5, shield=True)
+        outcomes: list[Outcome[Any]] = []
+
+        async def task() -> None:
+            outcomes.append(await contained.run(code()))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(task)
+            await anyio.sleep(1)
+            contained.cancel()
+        return outcomes[0], anyio.current_time()
+
+    return run_virtual(main, backend=backend)
+
+
+GROUPS = [("asyncio", anyio.create_task_group), ("asyncio", asyncio.TaskGroup), ("trio", anyio.create_task_group)]
+
+
+@pytest.mark.parametrize(("backend", "group"), GROUPS)
+def test_code_whose_group_has_raised_errors_in_place_of_its_cancellation_is_told_again(
+    backend: str, group: Any
+) -> None:
+    code = _Retrying(group, attempts=2)
+    outcome, ended = _cancelled_in_virtual_time(code, backend)
+    handled = [("failed", 1.0), ("tries again", 2.0)]
+    # asyncio: it is told again in its second attempt, the group of which raises the same.
+    assert code.log == (handled if backend == "trio" else [*handled, ("failed", 2.0), ("tries again", 3.0)])
+    assert ended == code.log[-1][1]
+    assert not outcome.swallowed
+    assert not outcome.grace_expired
+
+
+@pytest.mark.parametrize(("backend", "group"), GROUPS[:2])
+def test_code_that_is_told_again_has_no_more_than_what_is_left_of_its_grace(backend: str, group: Any) -> None:
+    code = _Retrying(group, attempts=20)
+    outcome, ended = _cancelled_in_virtual_time(code, backend)
+    assert ended == 6.0
+    assert outcome.grace_expired
+
+
+@pytest.mark.parametrize(("backend", "group"), GROUPS)
+def test_cleanup_behind_a_group_that_has_raised_errors_is_left_in_peace(backend: str, group: Any) -> None:
+    code, cleaned = _Retrying(group, attempts=1), list[float]()
+
+    async def cleans_up() -> None:
+        try:
+            async with group() as own:
+                start = own.start_soon if hasattr(own, "start_soon") else lambda f: own.create_task(f())
+                start(code._fail)
+                await anyio.sleep(60)
+        finally:
+            await anyio.sleep(1)
+            cleaned.append(anyio.current_time())
+
+    outcome, _ = _cancelled_in_virtual_time(cleans_up, backend)
+    assert (outcome.ending, cleaned) == ("cancelled", [2.0])
+    assert outcome.error is not None

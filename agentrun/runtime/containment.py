@@ -184,7 +184,7 @@ class Contained(Relay[_T]):
                 self.protect()
                 await unwinding
         finally:
-            if self._taken or (self._by_native and raised is None):
+            if self._taken or ((self._by_native or self._by_errors) and raised is None):
                 self._delivered = False  # it has not awaited again
             # What nobody has armed cannot have been cancelled: most code ends without anybody asking its scopes.
             self._cancel_called = self._armed and self._scope.cancel_called

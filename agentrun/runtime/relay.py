@@ -20,6 +20,7 @@ from agentrun.runtime.suspension import (
     cancellable_trio_wait,
     coroutines_of_tasks,
     has_caught,
+    has_errors,
     is_cancelled,
     trio_step,
 )
@@ -42,6 +43,7 @@ class Relay(Generic[_T]):
     __slots__ = (
         "_armed",
         "_before",
+        "_by_errors",
         "_by_native",
         "_cancelled_class",
         "_cancelling",
@@ -89,6 +91,7 @@ class Relay(Generic[_T]):
         self._delivered: bool = False  # the code knows of our cancellation
         self._knows_perhaps: bool = False  # it handles a cancellation, in a shield of its own, so ours is not in force
         self._by_native: bool = False  # asyncio: or rather of a native one, to which ours has come
+        self._by_errors: bool = False  # asyncio: or it has reached a task group, whose tasks have failed
         self._resting: bool = False  # it knows, and each await of its cleanup must be looked at
         self._trio_wait: tuple[Any, ...] = ()  # trio: its own scopes, in which ours has gone in
         self._thrown: bool = False  # asyncio: a cancellation, whosever it was, has gone in
@@ -133,6 +136,8 @@ class Relay(Generic[_T]):
         # is nothing to watch, and once the code knows of ours, only what `_rest` is there for.
         if self._thrown and not self._delivered:
             return self.send(None)
+        if self._resting and not self._on_trio:
+            self._look_for_errors()
         request = self._coro.send(None)
         if self._resting:
             return self._rest(request)
@@ -193,6 +198,8 @@ class Relay(Generic[_T]):
             # Ours is delivered at its next await, unless `_look` finds that it is in its cleanup by then.
             if suspension is not None and not self._delivered:
                 self._remember_held(suspension)
+        if self._resting:
+            self._look_for_errors()
         try:
             request = self._coro.throw(exc)
         finally:
@@ -295,6 +302,24 @@ class Relay(Generic[_T]):
         """
         return any(has_caught(manager) for manager in self._entered)
 
+    def _look_for_errors(self) -> None:
+        """Before a step of a cleanup on asyncio: whether a group that the code is in is about to raise errors.
+
+        Task groups, anyio's and asyncio's own, then raise these alone, and the code never sees its cancellation.
+        """
+        self._by_errors |= any(has_errors(manager) for manager in self._entered)
+
+    @property
+    def _lost(self) -> bool:
+        """Whether the code goes on without having seen its cancellation, though it was delivered: what has become of it
+        was a TimeoutError, or the errors of a task group, and these have been handled. It must be told again."""
+        if not (self._by_native or self._by_errors):
+            return False
+        suspension = Suspension(self._coro)
+        return (self._by_native and not suspension.handles(self._cancelled_class)) or (
+            self._by_errors and not suspension.handles(BaseException)
+        )
+
     @property
     def _reached_in_trio_wait(self) -> bool:
         """Whether our cancellation has gone in at a wait that trio has scopes of its own for, and none has taken it.
@@ -336,8 +361,8 @@ class Relay(Generic[_T]):
 
         At the end of a nursery of trio's, for one, which has cancelled itself, since its body was cancelled.
         """
-        if self._taken or (self._by_native and not Suspension(self._coro).handles(self._cancelled_class)):
-            self._delivered = self._by_native = self._resting = False
+        if self._taken or self._lost:
+            self._delivered = self._by_native = self._by_errors = self._resting = False
             self._entered = ()
             return self._look(request)
         if not self._on_trio:
@@ -376,6 +401,7 @@ class Relay(Generic[_T]):
         self._delivered = True
         self._resting = self._by_native or bool(self._entered)
         self._trio_wait = ()
-        self._begin_grace()
+        if not self._expiring:  # told again, it has what is left
+            self._begin_grace()
         if self._on_delivered is not None:
             self._on_delivered()

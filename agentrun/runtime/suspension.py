@@ -30,6 +30,7 @@ __all__ = [
     "cancellable_trio_wait",
     "coroutines_of_tasks",
     "has_caught",
+    "has_errors",
     "is_cancelled",
     "trio_step",
 ]
@@ -174,6 +175,12 @@ def coroutines_of_tasks(manager: Any) -> list[Any]:
         return []
     found = [_attribute(task, "coro") or _attribute(task, "get_coro") for task in cast("set[Any]", tasks)]
     return [coro() if issubclass(type(coro), _BOUND) else coro for coro in found if coro is not None]
+
+
+def has_errors(manager: Any) -> bool:
+    """Whether a context manager is a task group of anyio's or asyncio's on asyncio some of whose tasks have failed."""
+    errors = _attribute(manager, "_exceptions") or _attribute(manager, "_errors")
+    return issubclass(type(errors), list) and bool(errors)
 
 
 def _any_scope_is(what: str, manager: Any) -> bool:
