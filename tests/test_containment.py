@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import sys
 import weakref
 from typing import Any
 
@@ -1270,7 +1271,12 @@ def _cancelled_in_virtual_time(code: Any, backend: str) -> tuple[Outcome[Any], f
     return run_virtual(main, backend=backend)
 
 
-GROUPS = [("asyncio", anyio.create_task_group), ("asyncio", asyncio.TaskGroup), ("trio", anyio.create_task_group)]
+CANCELS_AGAIN = sys.version_info >= (3, 13)
+"""asyncio's own task group, when it raises errors in the place of a cancellation, natively, at the next await."""
+
+GROUPS: list[tuple[str, Any]] = [("asyncio", anyio.create_task_group), ("trio", anyio.create_task_group)]
+if not CANCELS_AGAIN:
+    GROUPS.append(("asyncio", asyncio.TaskGroup))
 
 
 @pytest.mark.parametrize(("backend", "group"), GROUPS)
@@ -1287,7 +1293,15 @@ def test_code_whose_group_has_raised_errors_in_place_of_its_cancellation_is_told
     assert not outcome.grace_expired
 
 
-@pytest.mark.parametrize(("backend", "group"), GROUPS[:2])
+@pytest.mark.skipif(not CANCELS_AGAIN, reason="asyncio's own group does not cancel again before 3.13")
+def test_asyncios_own_group_tells_the_code_at_once_from_python_3_13_on() -> None:
+    code = _Retrying(asyncio.TaskGroup, attempts=2)
+    outcome, ended = _cancelled_in_virtual_time(code, "asyncio")
+    assert (code.log, ended) == ([("failed", 1.0)], 1.0)
+    assert (outcome.ending, outcome.swallowed) == ("cancelled", False)
+
+
+@pytest.mark.parametrize(("backend", "group"), [each for each in GROUPS if each[0] == "asyncio"])
 def test_code_that_is_told_again_has_no_more_than_what_is_left_of_its_grace(backend: str, group: Any) -> None:
     code = _Retrying(group, attempts=20)
     outcome, ended = _cancelled_in_virtual_time(code, backend)
