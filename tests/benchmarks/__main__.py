@@ -32,7 +32,9 @@ def main() -> None:
     names = sorted(module.name for module in pkgutil.iter_modules(measures.__path__))
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="What agentrun costs.")
     parser.add_argument("names", nargs="*", metavar="name", help=f"measures to run (default: all): {', '.join(names)}")
-    parser.add_argument("--quick", action="store_true", help="fewer and smaller rounds: a few minutes")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer and smaller rounds, about a minute; on asyncio and trio"
+    )
     parser.add_argument("--tiny", action="store_true", help="only whether the measures run")
     parser.add_argument("--peers", action="store_true", help="also other frameworks, each in an environment of its own")
     parser.add_argument("--backend", choices=LOOPS, help="measure on this event loop only")
@@ -43,6 +45,9 @@ def main() -> None:
         parser.error(f"unknown measure {min(unknown)!r}; choose from {', '.join(names)}")
     report = Report(sys.stdout)
     loops = [options.backend] if options.backend else list(LOOPS)
+    if options.quick and not options.backend:
+        report.skip(UVLOOP, "--quick measures it only if --backend names it")
+        loops.remove(UVLOOP)
     if UVLOOP in loops and importlib.util.find_spec(UVLOOP) is None:
         report.skip(UVLOOP, "it is not installed (pip install uvloop)")
         loops.remove(UVLOOP)

@@ -75,7 +75,7 @@ async def _together(run: _Run, runs: int, count: int = 1) -> tuple[float, list[S
 
 def measure(settings: Settings) -> Iterable[Comparison]:
     """CPU time, then memory with all runs alive, then what reference counting leaves to the garbage collector."""
-    runs, rounds = settings.pick(1000, 1000, tiny=5), settings.pick(3, 9)
+    runs, rounds = settings.pick(250, 1000, tiny=5), settings.pick(3, 9)
 
     def programs() -> dict[str, _Run]:
         agents: dict[int, Agent] = {}
@@ -116,7 +116,7 @@ def measure(settings: Settings) -> Iterable[Comparison]:
         # In turns with a fifth of them, so that whatever slows the machine down slows both.
         samples: dict[str, list[float]] = {}
         ratios: list[float] = []
-        runs = settings.pick(200, 1000, tiny=5)
+        runs = settings.pick(100, 1000, tiny=5)
         for _ in range(settings.pick(1, 5)):
             few, many = await cpu_of(runs, 1, 1), await cpu_of(5 * runs, 1, 1)
             ratios.append(many[AGENTRUN][0] / few[AGENTRUN][0])

@@ -25,7 +25,7 @@ def measure(settings: Settings) -> Iterable[Comparison]:
     The floors share one client of httpx, without limits. agentrun is measured with the same client, and with the one
     that it makes itself; what this one costs to open and close is part of it.
     """
-    runs, rounds = settings.pick(200, 1000, tiny=3), settings.pick(3, 5)
+    runs, rounds = settings.pick(100, 1000, tiny=3), settings.pick(2, 5)
     tools = {"echo": echo}
     agent = Agent("bench", tools=[echo])
 
@@ -69,7 +69,7 @@ def measure(settings: Settings) -> Iterable[Comparison]:
 
 def _conversations(settings: Settings, address: str) -> Iterable[Comparison]:
     """More long histories than anybody keeps for one model: each is encoded once all the same."""
-    runs, turns, rounds = settings.pick(50, 100, tiny=3), settings.pick(10, 30, tiny=2), settings.pick(1, 3)
+    runs, turns, rounds = settings.pick(25, 100, tiny=3), settings.pick(10, 30, tiny=2), settings.pick(1, 3)
     tools = {"echo": echo}
     agent = Agent("bench", tools=[echo])
     url = f"{address}/turns/{turns}/v1"
