@@ -1156,6 +1156,12 @@ async def test_tasks_of_a_group_that_the_code_was_in_are_cancelled_with_it_where
                 assert became == ("cancelled None", [cancelled]), (steps, lead)
 
 
+async def test_a_task_that_is_told_at_a_checkpoint_in_the_very_step_in_which_the_code_is_stays_told() -> None:
+    for _ in range(400):  # trio takes the tasks of a step in any order, and it matters in one of some hundred
+        became = await _cancelled_beside_a_producer(0, 0, asks=False, cleanup=4)
+        assert became[0] == "cancelled None"
+
+
 def test_cleanup_beside_tasks_that_do_not_end_is_over_with_its_grace(anyio_backend_name: str) -> None:
     async def stubborn() -> None:
         with anyio.CancelScope(shield=True):
