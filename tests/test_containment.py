@@ -1162,6 +1162,25 @@ async def test_a_task_that_is_told_at_a_checkpoint_in_the_very_step_in_which_the
         assert became[0] == "cancelled None"
 
 
+def _cancelled_in_virtual_time(code: Any, backend: str) -> tuple[Outcome[Any], float]:
+    """Cancel code after a second; what came of it, and when."""
+
+    async def main() -> tuple[Outcome[Any], float]:
+        contained: Contained[Any] = Contained(5, shield=True)
+        outcomes: list[Outcome[Any]] = []
+
+        async def task() -> None:
+            outcomes.append(await contained.run(code()))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(task)
+            await anyio.sleep(1)
+            contained.cancel()
+        return outcomes[0], anyio.current_time()
+
+    return run_virtual(main, backend=backend)
+
+
 def test_cleanup_beside_tasks_that_do_not_end_is_over_with_its_grace(anyio_backend_name: str) -> None:
     async def stubborn() -> None:
         with anyio.CancelScope(shield=True):
@@ -1177,23 +1196,11 @@ def test_cleanup_beside_tasks_that_do_not_end_is_over_with_its_grace(anyio_backe
                 cleaned.append(anyio.current_time())
                 await anyio.sleep_forever()
 
-    async def main() -> None:
-        contained: Contained[Any] = Contained(5, shield=True)
-        async with anyio.create_task_group() as group:
-
-            async def task() -> None:
-                outcomes.append(await contained.run(code()))
-
-            group.start_soon(task)
-            await anyio.sleep(1)
-            contained.cancel()
-        ended.append(anyio.current_time())
-
-    cleaned, ended, outcomes = list[float](), list[float](), list[Outcome[Any]]()
-    run_virtual(main, backend=anyio_backend_name)
+    cleaned: list[float] = []
+    outcome, _ = _cancelled_in_virtual_time(code, anyio_backend_name)
     assert len(cleaned) == 1
-    assert outcomes[0].ending == "cancelled"
-    assert outcomes[0].grace_expired
+    assert outcome.ending == "cancelled"
+    assert outcome.grace_expired
 
 
 async def test_tasks_that_the_cleanup_itself_starts_are_left_in_peace_beside_others_that_are_not() -> None:
@@ -1240,8 +1247,7 @@ class _Retrying:
         for _ in range(self.attempts):
             try:
                 async with self.group() as group:
-                    start = group.start_soon if hasattr(group, "start_soon") else lambda f: group.create_task(f())
-                    start(self._fail)
+                    self.start_failing(group)
                     await anyio.sleep(60)
             except* ValueError:
                 self._note("failed")
@@ -1251,30 +1257,18 @@ class _Retrying:
     def _note(self, what: str) -> None:
         self.log.append((what, anyio.current_time()))
 
+    def start_failing(self, group: Any) -> None:
+        """Start a task, in a group of anyio's or asyncio's, that fails when it is cancelled."""
+        if isinstance(group, asyncio.TaskGroup):
+            group.create_task(self._fail())
+        else:
+            group.start_soon(self._fail)
+
     async def _fail(self) -> None:
         try:
             await anyio.sleep(60)
         finally:
             raise ValueError("broken")
-
-
-def _cancelled_in_virtual_time(code: Any, backend: str) -> tuple[Outcome[Any], float]:
-    """Cancel code after a second; what came of it, and when."""
-
-    async def main() -> tuple[Outcome[Any], float]:
-        contained: Contained[Any] = Contained(5, shield=True)
-        outcomes: list[Outcome[Any]] = []
-
-        async def task() -> None:
-            outcomes.append(await contained.run(code()))
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(task)
-            await anyio.sleep(1)
-            contained.cancel()
-        return outcomes[0], anyio.current_time()
-
-    return run_virtual(main, backend=backend)
 
 
 CANCELS_AGAIN = sys.version_info >= (3, 13)
@@ -1322,8 +1316,7 @@ def test_cleanup_behind_a_group_that_has_raised_errors_is_left_in_peace(backend:
     async def cleans_up() -> None:
         try:
             async with group() as own:
-                start = own.start_soon if hasattr(own, "start_soon") else lambda f: own.create_task(f())
-                start(code._fail)
+                code.start_failing(own)
                 await anyio.sleep(60)
         finally:
             await anyio.sleep(1)

@@ -21,7 +21,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
 
 _protected: set[CodeType] = set()
-_protect: Callable[[Any], object] | None = None  # trio's, once a run on trio has been opened
+_protect: Callable[[CodeType], object] | None = None  # tells trio, once a run on trio has been opened
 
 
 def uninterruptible(function: _F) -> _F:
@@ -33,7 +33,7 @@ def uninterruptible(function: _F) -> _F:
     if code not in _protected:  # functions inside of functions share theirs
         _protected.add(code)
         if _protect is not None:
-            _protect(SimpleNamespace(__code__=code))
+            _protect(code)
     return function
 
 
@@ -47,8 +47,11 @@ def activate_on_trio() -> None:
     global _protect
     if _protect is None:
         lowlevel: Any = sys.modules["trio"].lowlevel
-        protect: Callable[[Any], object] = lowlevel.enable_ki_protection
         lowlevel.disable_ki_protection(interruptible)
+
+        def protect(code: CodeType) -> None:
+            lowlevel.enable_ki_protection(SimpleNamespace(__code__=code))
+
         for code in _protected:
-            protect(SimpleNamespace(__code__=code))
+            protect(code)
         _protect = protect

@@ -197,17 +197,18 @@ def cancellable_trio_wait() -> Any:
     def abort(_: object) -> Any:
         return lowlevel.Abort.SUCCEEDED
 
-    waiting = lowlevel.wait_task_rescheduled(abort)
-    request = waiting.send(None)
-    waiting.close()
-    return request
+    return _request_of(lowlevel.wait_task_rescheduled(abort))
 
 
 def trio_step() -> Any:
     """What a task yields to trio in order to go on in the next step, whether it is cancelled or not."""
-    stepping = sys.modules["trio"].lowlevel.cancel_shielded_checkpoint()
-    request = stepping.send(None)
-    stepping.close()
+    return _request_of(sys.modules["trio"].lowlevel.cancel_shielded_checkpoint())
+
+
+def _request_of(waiting: Any) -> Any:
+    """What a coroutine that waits for trio yields to it first."""
+    request = waiting.send(None)
+    waiting.close()
     return request
 
 
