@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import anyio.from_thread
 
-from agentrun import Agent, RunConfig, RunContext, RunResult, Trip, input_guardrail, tool
+from agentrun import Agent, RunConfig, RunContext, RunResult, Trip, input_guardrail, run, tool
 from agentrun.core.errors import CallCancelled
 from agentrun.errors import InputGuardrailTripped
 from agentrun.testing import Say
@@ -227,13 +227,19 @@ def a_thread_that_calls_the_event_loop(book: Book) -> Play:
 def a_thread_in_a_nested_run(book: Book) -> Play:
     @tool
     def deaf() -> str:
-        """Sleep for longer than the grace of the inner run, which is the usual one."""
+        """Sleep for longer than the grace of the inner run."""
         book.say("deaf begins")
         time.sleep(8)
         book.say("deaf returns")
         return "slept"
 
     inner = Agent("inner", tools=[deaf], model=scripted(call("deaf"), Say("Seen.")))
+
+    @tool
+    async def asks(ctx: RunContext[Any]) -> str:
+        """Ask the inner agent, in a run whose grace is shorter than that of the outer one."""
+        await run(inner, "Look!", deps=ctx.deps, config=RunConfig(cleanup_grace=5.0))
+        return "asked"
 
     def after(result: RunResult[Any]) -> None:
         left = "deaf begins" in book.said and "deaf returns" not in book.said
@@ -242,8 +248,7 @@ def a_thread_in_a_nested_run(book: Book) -> Play:
         told = result.teardown.abandoned_threads
         book.expect(1, bool(told) == left, f"a thread was {'' if left else 'not '}left, and the report has {told}")
 
-    model = scripted(call("inner", input="Look!"), Say("Done."))
-    return Play(Agent("a", tools=[inner.as_tool()], model=model), after)
+    return Play(Agent("a", tools=[asks], model=scripted(call("asks"), Say("Done."))), after)
 
 
 @scene(laws={7, 13}, kinds={"sync guardrail"})
