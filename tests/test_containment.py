@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import math
 import sys
 import weakref
 from typing import Any
@@ -1085,6 +1086,58 @@ async def test_the_place_of_code_that_was_cancelled_keeps_what_is_outside_from_t
         outcome = await second.run(code())
         cell.leave()
     assert (outcome.ending, outcome.value) == ("returned", "done")
+
+
+async def test_pieces_of_code_that_end_by_themselves_share_their_scopes() -> None:
+    """Entering and leaving two scopes for each call of a tool or a model would be a good part of what it costs."""
+    cell = Cell(shield=True)
+    cell.enter()
+    scopes = cell.scope, cell.grace
+    for _ in range(3):
+        assert (await Contained[None](5.0, cell=cell).run(checkpoints(1))).ending == "returned"
+        assert (cell.scope, cell.grace) == scopes
+    assert (await Contained[None](5.0, cell=cell, timeout=100).run(checkpoints(1))).ending == "returned"
+    assert (cell.scope, cell.grace) == scopes
+    assert cell.scope.deadline == math.inf
+    cell.leave()
+    assert not cell.broken
+
+
+@pytest.mark.parametrize("how", ["cancelled", "shielded", "expired"])
+async def test_what_ended_or_shielded_a_cleanup_does_not_reach_the_next_code_in_its_place(how: str) -> None:
+    async def cancelled() -> None:
+        if how == "shielded":
+            first.protect()  # as what follows user code, such as leaving its context managers, is
+            return
+        first.cancel()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            if how == "expired":
+                await anyio.sleep_forever()
+
+    async def code() -> str:
+        second.cancel()
+        await anyio.sleep_forever()
+        return "not told"
+
+    cell = Cell(shield=True)
+    cell.enter()
+    first: Contained[None] = Contained(0.01, cell=cell)
+    outcome = await first.run(cancelled())
+    assert outcome.ending == ("returned" if how == "shielded" else "cancelled")
+    assert outcome.grace_expired == (how == "expired")
+    assert not cell.grace.shield
+    assert cell.grace.deadline == math.inf
+    grace = cell.grace
+    assert (await Contained[None](5.0, cell=cell).run(checkpoints(1))).ending == "returned"
+    assert cell.grace is grace
+    second: Contained[str] = Contained(5.0, cell=cell)
+    told = await second.run(code())
+    third: Contained[None] = Contained(5.0, cell=cell)
+    rest = await third.run(checkpoints(2))
+    cell.leave()
+    assert (told.ending, rest.ending) == ("cancelled", "returned")
 
 
 async def _cancelled_beside_a_producer(steps: int, lead: int, *, asks: bool, cleanup: int) -> tuple[str, list[str]]:

@@ -14,7 +14,8 @@ import pytest
 
 from agentrun import Agent, ToolOutput, run
 from agentrun.core.errors import CallCancelled
-from agentrun.runtime.threads import ThreadCall, call_in_loop
+from agentrun.runtime.event_loop import EventLoop, running_loop
+from agentrun.runtime.threads import ThreadCall
 from agentrun.testing import Call, Say, ScriptedModel
 
 
@@ -149,7 +150,7 @@ class _LastCall:
         self.loop = asyncio.new_event_loop()
         self.asked = threading.Event()
         self.ended_by: BaseException | None = None
-        token = self.loop.run_until_complete(self._token())
+        home = self.loop.run_until_complete(self._home())
         queue = self.loop.call_soon_threadsafe
 
         def announce(*args: Any, **options: Any) -> Any:
@@ -158,17 +159,17 @@ class _LastCall:
             return handle
 
         self.loop.call_soon_threadsafe = announce  # type: ignore[assignment,method-assign]
-        self.thread = threading.Thread(target=self._ask, args=(token,), daemon=True)
+        self.thread = threading.Thread(target=self._ask, args=(home,), daemon=True)
         self.thread.start()
         assert self.asked.wait(10)
 
     @staticmethod
-    async def _token() -> anyio.lowlevel.EventLoopToken:
-        return anyio.lowlevel.current_token()
+    async def _home() -> EventLoop:
+        return running_loop()
 
-    def _ask(self, token: anyio.lowlevel.EventLoopToken) -> None:
+    def _ask(self, home: EventLoop) -> None:
         try:
-            call_in_loop(lambda: "never called", token)
+            home.call(lambda: "never called")
         except BaseException as exc:  # noqa: BLE001 - looked at by the test
             self.ended_by = exc
 
@@ -193,18 +194,29 @@ def test_a_thread_that_asks_a_loop_that_stands_still_is_answered_when_it_goes_on
 
 @pytest.mark.parametrize("error", [TimeoutError("of its own"), KeyError("missing")])
 async def test_what_a_thread_asks_the_loop_for_is_returned_or_raised(error: Exception) -> None:
-    token = anyio.lowlevel.current_token()
+    loop = running_loop()
 
     def fails() -> None:
         raise error
 
-    assert await anyio.to_thread.run_sync(lambda: call_in_loop(threading.get_ident, token)) == threading.get_ident()
-    assert await anyio.to_thread.run_sync(lambda: call_in_loop(lambda: type(anyio.Event()), token)) is type(
-        anyio.Event()
-    )
+    assert await anyio.to_thread.run_sync(lambda: loop.call(threading.get_ident)) == threading.get_ident()
+    assert await anyio.to_thread.run_sync(lambda: loop.call(lambda: type(anyio.Event()))) is type(anyio.Event())
     with pytest.raises(type(error)) as raised:
-        await anyio.to_thread.run_sync(lambda: call_in_loop(fails, token))
+        await anyio.to_thread.run_sync(lambda: loop.call(fails))
     assert raised.value is error
+
+
+async def test_a_loop_is_one_object_as_long_as_somebody_has_it_and_another_loop_is_another() -> None:
+    loop = running_loop()
+    assert running_loop() is loop
+    other = await anyio.to_thread.run_sync(lambda: asyncio.run(_running_loop()))
+    assert other is not loop
+    assert (loop.is_here, other.is_here) == (True, False)
+    assert running_loop() is not other
+
+
+async def _running_loop() -> EventLoop:
+    return running_loop()
 
 
 async def test_a_cancellation_of_an_event_loop_that_a_thread_runs_is_the_tools_own_error() -> None:

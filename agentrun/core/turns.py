@@ -131,6 +131,8 @@ class TurnMachine:
     @property
     def open_calls(self) -> tuple[ToolCall, ...]:
         """Calls of the open response that have no output yet."""
+        if not self._outputs:
+            return tuple(self._calls.values())
         return tuple(call for call_id, call in self._calls.items() if call_id not in self._outputs)
 
     def next_action(self) -> Action:

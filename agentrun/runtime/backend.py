@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from agentrun.runtime.ctrl_c import activate_on_trio
@@ -45,10 +46,27 @@ class Backend:
         time: Its `anyio.current_time`.
         clock: Gives the same for the running event loop alone: what does not look for it each time.
         checkpoint: Its `anyio.lowlevel.checkpoint`.
+        checkpoint_if_cancelled: Its `anyio.lowlevel.checkpoint_if_cancelled`.
         current_task: The current task of asyncio; ``None`` on trio.
+        native_loop: Gives the event loop that is running, as itself or, on trio, as its token.
+        innermost: Gives an object and the name of its attribute that holds, at any time, which scope the current task
+            is in; ``None`` in place of the object if that cannot be known.
     """
 
-    __slots__ = ("cancelled", "checkpoint", "clock", "current_task", "event", "scope", "task_group", "time", "wake_up")
+    __slots__ = (
+        "cancelled",
+        "checkpoint",
+        "checkpoint_if_cancelled",
+        "clock",
+        "current_task",
+        "event",
+        "innermost",
+        "native_loop",
+        "scope",
+        "task_group",
+        "time",
+        "wake_up",
+    )
 
     def __init__(self, cancelled: type[BaseException]) -> None:
         self.cancelled: type[BaseException] = cancelled
@@ -59,7 +77,11 @@ class Backend:
         self.time: Callable[[], float]
         self.clock: Callable[[], Callable[[], float]]
         self.checkpoint: Callable[[], Awaitable[object]]
+        of_anyio: Any = anyio.lowlevel.current_token().backend_class
+        self.checkpoint_if_cancelled: Callable[[], Awaitable[None]] = of_anyio.checkpoint_if_cancelled
         self.current_task: Callable[[], Any]
+        self.native_loop: Callable[[], object]
+        self.innermost: Callable[[], tuple[Any, str]]
         if cancelled.__module__.startswith("asyncio"):
             self._use_asyncio()
         else:
@@ -73,6 +95,8 @@ class Backend:
         self.clock = lambda: trio.current_time
         self.checkpoint = trio.lowlevel.checkpoint
         self.current_task = _no_task
+        self.native_loop = trio.lowlevel.current_trio_token
+        self.innermost = _innermost_by(trio.lowlevel.current_task, "_cancel_status")
 
     def _use_asyncio(self) -> None:
         loaded: Any = sys.modules["asyncio"]
@@ -99,11 +123,29 @@ class Backend:
         self.time = lambda: running_loop().time()
         self.clock = lambda: running_loop().time
         self.checkpoint = lambda: sleep(0)
-        self.current_task = loaded.current_task
+        self.current_task = current = loaded.current_task
+        self.native_loop = running_loop
+        states: Any = getattr(sys.modules.get("anyio._backends._asyncio"), "_task_states", None)
+        self.innermost = _innermost_by(lambda: states[current()], "cancel_scope")
 
 
 def _no_task() -> None:
     return None
+
+
+def _innermost_by(find: Callable[[], Any], attribute: str) -> Callable[[], tuple[Any, str]]:
+    """For `Backend.innermost`. Neither anyio nor trio tells in public which scope a task is in.
+
+    Where a version of theirs keeps that is nothing to rely on: if it is not there, it is not known.
+    """
+
+    def innermost() -> tuple[Any, str]:
+        try:
+            return find(), attribute
+        except Exception:  # noqa: BLE001 - whatever a private name may do in another version
+            return None, attribute
+
+    return innermost
 
 
 _known: dict[type[BaseException], Backend] = {}

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from agentrun.runtime.cancellations import absorb_native_cancellations, comes_from_cancellation, split_cancelled
-from agentrun.runtime.cell import Cell, leave_scope
+from agentrun.runtime.cell import Cell
 from agentrun.runtime.ctrl_c import interruptible
 from agentrun.runtime.relay import Relay
 
@@ -53,8 +53,8 @@ class Outcome(Generic[_T]):
     def __init__(
         self,
         ending: Ending,
-        *,
         value: _T | None = None,
+        *,
         error: BaseException | None = None,
         swallowed: bool = False,
         grace_expired: bool = False,
@@ -162,15 +162,13 @@ class Contained(Relay[_T]):
         cell = self.cell
         keep = cell.entered
         if not keep:
-            cell.enter()
+            cell.enter(stay=False)
         task = cell.task
         self._on_trio = task is None
         self._coro = interruptible(coro) if self._on_trio else coro
         self._cancelling = native_before = 0 if task is None else task.cancelling()
         value: _T | None = None
         raised: BaseException | None = None
-        grace_scope = self._grace_scope
-        grace_scope.__enter__()
         try:
             try:
                 value = await self
@@ -191,19 +189,17 @@ class Contained(Relay[_T]):
             self._over = True
             if self._armed or self._thrown:
                 self._forget()
-            expired = self._expiring and grace_scope.cancel_called
-            if not leave_scope(grace_scope):
-                cell.broken = True
-                grace_scope.cancel()  # what runs in those that were left open has nobody else to end it
+            expired = self._expiring and self._grace_scope.cancel_called
             if not keep:
                 cell.leave()
-            elif self._armed:
+            elif self._armed or self._expiring or not cell.innermost:
                 cell.renew()
         native = 0 if task is None else task.cancelling() - native_before
         outcome: Outcome[_T]
         if raised is None:
             swallowed = self._cancel_called and self._delivered
-            outcome = Outcome("returned", value=value, swallowed=swallowed, grace_expired=expired)
+            outcome = Outcome("returned", value)
+            outcome.swallowed, outcome.grace_expired = swallowed, expired
         else:
             outcome = self._classify(raised, native, expired)
         outcome.left_open = cell.broken

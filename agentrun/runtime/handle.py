@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec
 
@@ -17,7 +16,6 @@ from agentrun.core.items import RunInput
 from agentrun.core.results import RunResult, RunState
 from agentrun.runtime.hub import EventStream, Overflow
 from agentrun.runtime.injection import Injection
-from agentrun.runtime.threads import call_in_loop
 
 if TYPE_CHECKING:
     from agentrun.runtime.run import Run
@@ -44,7 +42,7 @@ class ActiveRun(Generic[OutputT_co]):
     def _here(self, name: str) -> Run:
         """The run, if this is the thread of its event loop: from any other, a request would race with the driver."""
         run = self._run
-        if threading.get_ident() != run.thread_id:
+        if not run.loop.is_here:
             raise UserError(
                 f"{name}() was called from another thread than the run's; use the same method of run.from_thread"
             )
@@ -222,10 +220,10 @@ class ThreadHandle:
 
     def _call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         run = self._live._run
-        if threading.get_ident() == run.thread_id:
-            return function(*args, **kwargs)  # waiting for the loop inside the loop would be for ever
+        if run.loop.is_here:
+            return function(*args, **kwargs)
         try:
-            return call_in_loop(lambda: function(*args, **kwargs), run.token)
+            return run.loop.call(lambda: function(*args, **kwargs))
         except RunFinishedError as exc:
             raise RunEnded("the event loop of the run has ended") from exc
 

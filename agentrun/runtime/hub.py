@@ -12,20 +12,18 @@ several times as much per event), and one shared log with cursors (the slowest w
 from __future__ import annotations
 
 import functools
-import threading
 import weakref
 from collections import deque
 from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias
 
 import anyio
-from anyio.lowlevel import EventLoopToken, current_token
 
 from agentrun.core.errors import UserError
 from agentrun.core.events import Event, EventsDropped, ReasoningDelta, TextDelta, ToolCallDelta, ToolProgress, with_path
 from agentrun.runtime.backend import Backend, WakeUp
 from agentrun.runtime.ctrl_c import uninterruptible
-from agentrun.runtime.threads import call_soon
+from agentrun.runtime.event_loop import EventLoop, running_loop
 
 __all__ = ["EventHub", "EventStream", "Overflow"]
 
@@ -120,21 +118,27 @@ class EventStream:
 
     def _put(self, event: Event) -> bool:
         """Take an event in. Returns whether the model stream has to wait for this watcher now."""
-        length = len(self._queue)
-        if length >= self._buffer:
+        queue = self._queue
+        length = len(queue) + 1
+        if length < self._buffer and not self._dropped:  # nearly always
+            queue.append(event)
+            if self._asleep:
+                self._wake()
+            return False
+        if length > self._buffer:
             # A tool's progress cannot be slowed down, since telling it is synchronous: beyond twice the buffer it is
             # lost.
             kind = type(event)
-            if (kind in _DELTAS and self.overflow == "drop") or (kind is ToolProgress and length >= 2 * self._buffer):
+            if (kind in _DELTAS and self.overflow == "drop") or (kind is ToolProgress and length > 2 * self._buffer):
                 self._dropped += 1
                 return self.overflow == "wait"
         if self._dropped:
-            self._queue.append(EventsDropped(self._dropped))
+            queue.append(EventsDropped(self._dropped))
             self._dropped = 0
-        self._queue.append(event)
+        queue.append(event)
         if self._asleep:
             self._wake()
-        return length + 1 >= self._buffer and self.overflow == "wait"
+        return length >= self._buffer and self.overflow == "wait"
 
     def _wake(self) -> None:
         if self._waiter is not None:
@@ -170,14 +174,13 @@ class EventHub:
 
     __slots__ = (
         "_ended",
+        "_loop",
         "_parent",
         "_path",
         "_prelude",
         "_prelude_lost",
         "_room",
         "_streams",
-        "_thread_id",
-        "_token",
         "backend",
         "pressed",
         "waiting",
@@ -189,16 +192,15 @@ class EventHub:
         parent: EventHub | None = None,
         path: tuple[str, ...] = (),
         *,
-        token: EventLoopToken | None = None,
+        loop: EventLoop | None = None,
     ) -> None:
         """Args:
         backend: That of the event loop.
         parent: The hub of the run this one is nested in; it gets every event, too, with ``path`` in front.
         path: The id of the tool call in which this run is nested.
-        token: Of the event loop, if it is at hand.
+        loop: That which is running, if it is at hand.
         """
-        self._thread_id = threading.get_ident()
-        self._token: EventLoopToken = token if token is not None else current_token()
+        self._loop: EventLoop = loop if loop is not None else running_loop(backend)
         self.backend: Backend = backend
         self._parent = parent
         self._path = path
@@ -250,8 +252,8 @@ class EventHub:
 
     def _forget(self, ref: weakref.ref[EventStream]) -> None:
         # The garbage collector calls this in whatever thread it runs.
-        if threading.get_ident() != self._thread_id:
-            call_soon(functools.partial(self._forget, ref), self._token)
+        if not self._loop.is_here:
+            self._loop.call_soon(functools.partial(self._forget, ref))
         elif ref in self._streams:
             self._streams = [other for other in self._streams if other is not ref]
             self.room()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-
 import anyio
 import anyio.lowlevel
 
 from agentrun.core.errors import UserError
 from agentrun.core.inbox import Inbox, InboxEntry, InjectionStatus
-from agentrun.runtime.threads import call_in_loop
+from agentrun.runtime.event_loop import EventLoop, running_loop
 
 __all__ = ["Injection"]
 
@@ -20,18 +18,17 @@ class Injection:
     All but ``wait`` may be asked from any thread.
     """
 
-    __slots__ = ("_entry", "_inbox", "_thread_id", "_token")
+    __slots__ = ("_entry", "_inbox", "_loop")
 
-    def __init__(self, inbox: Inbox, entry: InboxEntry, token: anyio.lowlevel.EventLoopToken | None = None) -> None:
+    def __init__(self, inbox: Inbox, entry: InboxEntry, loop: EventLoop | None = None) -> None:
         """Args:
         inbox: Where it waits.
         entry: The input there.
-        token: That of the run's event loop, which runs in this thread, if it is at hand.
+        loop: That of the run, which runs in this thread, if it is at hand.
         """
         self._inbox = inbox
         self._entry = entry
-        self._token = token if token is not None else anyio.lowlevel.current_token()
-        self._thread_id = threading.get_ident()
+        self._loop = loop if loop is not None else running_loop()
 
     @property
     def id(self) -> str:
@@ -53,10 +50,8 @@ class Injection:
 
         From a thread other than the event loop's it waits until the loop has done it.
         """
-        if threading.get_ident() == self._thread_id:
-            return self._inbox.withdraw(self._entry)
         try:
-            return call_in_loop(lambda: self._inbox.withdraw(self._entry), self._token)
+            return self._loop.call(lambda: self._inbox.withdraw(self._entry))
         except anyio.RunFinishedError:
             return False  # the loop has ended, and what was pending is undelivered
 
@@ -66,7 +61,7 @@ class Injection:
         Raises:
             UserError: This is not the thread of the run's event loop.
         """
-        if threading.get_ident() != self._thread_id:
+        if not self._loop.is_here:
             raise UserError(
                 "Injection.wait() was called in another event loop than the run's; look at its status there instead"
             )

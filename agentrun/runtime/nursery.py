@@ -33,6 +33,7 @@ from agentrun.runtime.backend import running_backend
 from agentrun.runtime.cancellations import is_scoped_cancellation, split_cancelled
 from agentrun.runtime.ctrl_c import uninterruptible
 from agentrun.runtime.driver import drive, end_undriven
+from agentrun.runtime.event_loop import running_loop
 from agentrun.runtime.guard_race import GuardRace
 from agentrun.runtime.handle import ActiveRun
 from agentrun.runtime.hooks import RunHooks
@@ -135,10 +136,10 @@ class RunNursery:
             raise UserError("an open_run(...) can be entered only once; call open_run again for another run")
         self._entered = True
         # A caller that is cancelled already shall not start anything.
-        await anyio.lowlevel.checkpoint_if_cancelled()
+        await self._backend.checkpoint_if_cancelled()
         parent = current_tool_run.get()
-        token = anyio.lowlevel.current_token()
-        if parent is not None and (parent.run.token != token or parent.ended):
+        loop = running_loop(self._backend)
+        if parent is not None and (parent.run.loop is not loop or parent.ended):
             parent = None  # a run of another event loop, or one that outlived the call it was started in
         self._run = run = Run(
             run_id=f"run_{os.urandom(6).hex()}",
@@ -153,7 +154,7 @@ class RunNursery:
             next_agent=self._next_agent,
             parent=parent,
             backend=self._backend,
-            token=token,
+            loop=loop,
         )
         run.handle = self._live = ActiveRun(run)
         run.guards = GuardRace(run)

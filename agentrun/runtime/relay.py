@@ -81,9 +81,8 @@ class Relay(Generic[_T]):
         """
         self.cell: Cell = cell
         self._scope: anyio.CancelScope = cell.scope
-        backend = cell.backend
-        self._cancelled_class: type[BaseException] = backend.cancelled
-        self._grace_scope: anyio.CancelScope = backend.scope()
+        self._cancelled_class: type[BaseException] = cell.backend.cancelled
+        self._grace_scope: anyio.CancelScope = cell.grace
         self._grace: float = grace
         self._on_delivered: Callable[[], None] | None = on_delivered
         self._armed: bool = armed  # it may be cancelled from now on: somebody asked for it, or time may be up
@@ -300,7 +299,7 @@ class Relay(Generic[_T]):
         cancellations. But anyio 4.16 counts those of a group's tasks as the group's, if a scope of theirs was
         cancelled and is left, and a group that waits for its tasks cancels itself when it is cancelled.
         """
-        return any(has_caught(manager) for manager in self._entered)
+        return bool(self._entered) and any(has_caught(manager) for manager in self._entered)
 
     def _look_for_errors(self) -> None:
         """Before a step of a cleanup on asyncio: whether a group that the code is in is about to raise errors.

@@ -6,12 +6,10 @@ the others only change what the turn machine knows, cut what has to be cut, and 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from agentrun.core.config import RunConfig
@@ -33,11 +31,11 @@ from agentrun.core.snapshot import UndeliveredInput
 from agentrun.core.turns import Effect, TurnMachine
 from agentrun.runtime.backend import Backend, WakeUp
 from agentrun.runtime.ctrl_c import uninterruptible
+from agentrun.runtime.event_loop import EventLoop
 from agentrun.runtime.hub import EventHub
 from agentrun.runtime.injection import Injection
 from agentrun.runtime.reports import Reports
 from agentrun.runtime.steps import Steps
-from agentrun.runtime.threads import call_in_loop
 from agentrun.sessions.protocol import Session
 from agentrun.tools.context import CallServices, RunContext
 
@@ -85,6 +83,7 @@ class Run:
         "hub",
         "id",
         "known_calls",
+        "loop",
         "machine",
         "model_hooks",
         "models",
@@ -106,9 +105,7 @@ class Run:
         "task_group",
         "task_pool",
         "teardown_started_at",
-        "thread_id",
         "timers",
-        "token",
         "tools",
     )
 
@@ -127,7 +124,7 @@ class Run:
         next_agent: Agent[Any, Any] | None,
         parent: ToolRun | None,
         backend: Backend,
-        token: anyio.lowlevel.EventLoopToken,
+        loop: EventLoop,
     ) -> None:
         self.id: str = run_id
         self.agent: Agent[Any, Any] = agent
@@ -143,9 +140,9 @@ class Run:
         self.backend: Backend = backend
         self.clock: Callable[[], float] = backend.clock()
         self.hub: EventHub = (
-            EventHub(self.backend, token=token)
+            EventHub(self.backend, loop=loop)
             if parent is None
-            else EventHub(self.backend, parent.run.hub, (parent.call.call_id,), token=token)
+            else EventHub(self.backend, parent.run.hub, (parent.call.call_id,), loop=loop)
         )
         self.publish: Callable[[Event], None] = self.hub.publish  # tell the watchers
         self.reports: Reports = Reports(self)
@@ -170,8 +167,7 @@ class Run:
         self.known_calls: set[str] = set()
         self.offered: frozenset[str] | None = None  # names of the tools that the last request offered; None: all
         self.driving: bool = False  # the driver has taken its first step
-        self.token: anyio.lowlevel.EventLoopToken = token
-        self.thread_id: int = threading.get_ident()
+        self.loop: EventLoop = loop
         self.started_at: float = self.clock()
         self.teardown_started_at: float | None = None
         self.timers: list[anyio.CancelScope] = []
@@ -227,7 +223,7 @@ class Run:
         entry, effect = self.machine.inject(items, deliver)
         self.publish(InputInjected(entry.id, deliver, items))
         self.apply(effect)
-        return Injection(self.machine.inbox, entry, self.token)
+        return Injection(self.machine.inbox, entry, self.loop)
 
     @uninterruptible
     def interrupt_tool(self, call_id: str, reason: str | None) -> bool:
@@ -352,11 +348,8 @@ class Run:
 
         Does nothing when the loop has ended meanwhile: what an abandoned thread has to say concerns nobody any more.
         """
-        if threading.get_ident() == self.thread_id:
-            callback()
-            return
         try:
-            call_in_loop(callback, self.token)
+            self.loop.call(callback)
         except anyio.RunFinishedError:
             pass
 
@@ -373,7 +366,8 @@ class Run:
 
     def undelivered(self) -> tuple[UndeliveredInput, ...]:
         """The inputs that wait, as plain data."""
-        return tuple(UndeliveredInput(e.id, e.items, e.deliver) for e in self.machine.inbox.pending)
+        pending = self.machine.inbox.pending
+        return tuple(UndeliveredInput(e.id, e.items, e.deliver) for e in pending) if pending else ()
 
     def state(self) -> RunState:
         """See `ActiveRun.state`."""

@@ -1,4 +1,4 @@
-"""Synchronous user code in worker threads, with a cancellation that threads can see; and calls from there to the loop.
+"""Synchronous user code in worker threads, with a cancellation that threads can see.
 
 Python cannot stop a thread. When the call is cancelled, the thread is told through a flag (``ctx.check_cancelled()``
 raises), and awaited for as long as the grace lasts: what it returns in that time counts. A thread that does not look
@@ -11,26 +11,20 @@ What else was considered: waiting for ever (an interrupt could then take for eve
 from __future__ import annotations
 
 import math
-import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import anyio
-import anyio.from_thread
 import anyio.to_thread
 from anyio.abc import TaskGroup
-from anyio.lowlevel import EventLoopToken
 
 from agentrun.core.errors import CallCancelled
 from agentrun.runtime.ctrl_c import uninterruptible
 
-__all__ = ["ThreadCall", "call_in_loop", "call_soon"]
+__all__ = ["ThreadCall"]
 
 _T = TypeVar("_T")
-
-_LOOK_SECONDS: Final = 0.1
 
 
 class ThreadCall(Generic[_T]):
@@ -108,63 +102,3 @@ def _unlimited() -> anyio.CapacityLimiter:
     # Not the backend's default of 40 threads: abandoned ones would use it up on trio, and starve other code of the
     # application on asyncio. The run's own max_parallel_tools is the bound.
     return anyio.CapacityLimiter(math.inf)
-
-
-def call_in_loop(function: Callable[[], _T], token: EventLoopToken) -> _T:
-    """Call a function in the event loop from another thread, and return what it returns, or raise what it raises.
-
-    Not `anyio.from_thread.run_sync` on asyncio: what that hands over after the loop's last step is never called, and
-    nobody tells the thread, which waits for ever. An abandoned thread does that as its program ends, which then cannot.
-
-    Args:
-        function: What to call.
-        token: The event loop.
-
-    Raises:
-        anyio.RunFinishedError: The loop has ended before it came to it.
-    """
-    loop: Any = token.native_token
-    if not hasattr(loop, "call_soon_threadsafe"):
-        return anyio.from_thread.run_sync(function, token=token)
-    called: Future[_T] = Future()
-
-    def call() -> None:
-        if (sniffio := sys.modules.get("sniffio")) is not None:
-            sniffio.current_async_library_cvar.set("asyncio")  # no task is running, so anyio could not tell
-        try:
-            called.set_result(function())
-        except BaseException as exc:
-            called.set_exception(exc)
-            if not isinstance(exc, Exception):
-                raise
-
-    try:
-        loop.call_soon_threadsafe(call)
-    except RuntimeError:  # it is closed
-        raise anyio.RunFinishedError from None
-    while True:
-        try:
-            called.exception(timeout=_LOOK_SECONDS)  # returned, so that a TimeoutError is this one's
-            return called.result()
-        except TimeoutError:
-            if called.done():
-                raise  # the function's own
-            if loop.is_closed():
-                raise anyio.RunFinishedError from None
-
-
-def call_soon(function: Callable[[], object], token: EventLoopToken) -> None:
-    """Have a function called in the event loop soon, from any thread, and do not wait for it.
-
-    Does nothing if the loop has ended.
-
-    Args:
-        function: What to call; it must not raise.
-        token: The event loop.
-    """
-    loop: Any = token.native_token
-    schedule = loop.call_soon_threadsafe if hasattr(loop, "call_soon_threadsafe") else loop.run_sync_soon
-    try:
-        schedule(function)
-    except RuntimeError:  # it is closed; trio's own error is one, too
-        pass

@@ -75,8 +75,11 @@ class ToolBatch:
                 await self._run_side_by_side()
             elif not self._advance():
                 # It is cancelled, timed out and contained as in a task of its own, and has its own context variables.
-                await InContext(copy_context(), self.calls[0].execute())
-                self._advance()
+                tool = self.calls[0]
+                await InContext(copy_context(), tool.execute())
+                if tool.fatal is not None:
+                    self._collect_fatal()
+                self._tell_end(tool)
         finally:
             for tool in self.calls:
                 if not tool.told:  # something has come in between, perhaps without an exception

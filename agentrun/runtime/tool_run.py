@@ -211,7 +211,7 @@ class ToolRun(ToolCallServices):
     @property
     def needs_no_wait(self) -> bool:
         """Whether it needs nothing but one task to execute it, and no answer to wait for."""
-        return self.needs_one_task and (self.tool is None or not self.tool.needs_approval)
+        return (self.tool is None or not self.tool.needs_approval) and self.needs_one_task
 
     def begin_in(self, cell: Cell) -> None:
         """Prepare for being executed by the task that is in ``cell``."""

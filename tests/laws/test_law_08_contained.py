@@ -16,6 +16,7 @@ import pytest
 from agentrun import Agent, RunConfig, RunContext, RunHooks, RunResult, ToolError, ToolOutput, Trip, open_run, run, tool
 from agentrun.errors import AgentRunError, CallCancelled, ModelError
 from agentrun.events import Event, RunEnded
+from agentrun.runtime.backend import running_backend
 from agentrun.sessions import MemorySession
 from agentrun.testing import Call, Fail, Say, ScriptedModel
 
@@ -962,6 +963,39 @@ async def test_a_block_that_is_cancelled_from_outside_stays_so_though_a_scope_wa
     result = check_ended(live, model)
     assert result.status == "cancelled"
     assert any(re.search(TOLD, str(error)) for error in result.errors), result.errors
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("only", [True, False])
+async def test_a_scope_left_open_is_found_with_versions_of_anyio_and_trio_that_keep_their_scopes_elsewhere(
+    kind: str, only: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def unknown() -> tuple[None, str]:
+        asked.append("where it is")
+        return None, "not_there"
+
+    monkeypatch.setattr(running_backend(), "innermost", unknown)
+    left = LeftOpen(kind)
+
+    async def bad() -> str:
+        await left.enter()
+        return "opened"
+
+    async def good() -> str:
+        return "done"
+
+    calls = [Call("bad", call_id="m")] if only else [Call("bad", call_id="m"), Call("good")]
+    model = ScriptedModel([Call("good"), calls, Say("never")])
+    with anyio.fail_after(10):
+        with pytest.raises(AgentRunError, match=rf"^tool bad \(m\) {TOLD}"):
+            async with open_run(Agent("a", tools=[bad, good], model=model), "go", config=GRACE) as live:
+                while live.result is None:
+                    await anyio.lowlevel.checkpoint()
+    result = check_ended(live, model)
+    assert [item.status for item in result.items if isinstance(item, ToolOutput)][0] == "completed"
+    assert asked
 
 
 @pytest.mark.parametrize("kind", KINDS)
