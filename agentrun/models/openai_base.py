@@ -14,10 +14,11 @@ from agentrun.core.errors import ModelError, UserError
 from agentrun.core.items import FilePart
 from agentrun.core.model import OutputSchema
 from agentrun.core.usage import Usage
+from agentrun.models.history import json_bytes
 from agentrun.models.http import HttpModel
-from agentrun.models.wire import as_object
+from agentrun.models.wire import as_object, as_text
 
-__all__ = ["OpenAIModel", "count", "file_fields", "load_event", "schema_name", "usage_from"]
+__all__ = ["OpenAIModel", "call_arguments", "count", "file_fields", "load_event", "schema_name", "usage_from"]
 
 _DEFAULT_BASE_URL: Final = "https://api.openai.com/v1"
 
@@ -127,6 +128,11 @@ _LONE_SURROGATE: Final = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
     rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
+
+
+def call_arguments(value: Any) -> str:
+    """The arguments of a tool call as JSON text. Some servers send the object itself."""
+    return json_bytes(value).decode() if isinstance(value, dict) else as_text(value)
 
 
 def load_event(data: bytes, request_id: str | None) -> dict[str, Any]:

@@ -18,9 +18,8 @@ from agentrun.core.events import ReasoningDelta, TextDelta, ToolCallDelta
 from agentrun.core.items import AssistantMessage, Reasoning, ToolCall
 from agentrun.core.model import FinishReason, ModelEvent, ResponseEnded
 from agentrun.core.usage import Usage
-from agentrun.models.history import json_bytes
 from agentrun.models.http_errors import error_from_event
-from agentrun.models.openai_base import load_event, usage_from
+from agentrun.models.openai_base import call_arguments, load_event, usage_from
 from agentrun.models.wire import as_list, as_object, as_text
 
 __all__ = ["ChatDecoder"]
@@ -127,10 +126,7 @@ class ChatDecoder:
         call = self._call_for(piece.get("index"), piece.get("id") or None, name)
         if not call.name:
             call.name = name
-        arguments: Any = function.get("arguments")
-        text = as_text(arguments)
-        if isinstance(arguments, dict):
-            text = json_bytes(arguments).decode()
+        text = call_arguments(function.get("arguments"))
         if text:
             call.arguments.append(text)
         if call.name and (text or not call.told):

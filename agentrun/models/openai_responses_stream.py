@@ -16,7 +16,7 @@ from agentrun.core.events import ReasoningDelta, TextDelta, ToolCallDelta
 from agentrun.core.items import AssistantMessage, Reasoning, ToolCall
 from agentrun.core.model import FinishReason, ModelEvent, ResponseEnded
 from agentrun.models.http_errors import error_from_event
-from agentrun.models.openai_base import load_event, usage_from
+from agentrun.models.openai_base import call_arguments, load_event, usage_from
 from agentrun.models.wire import as_list, as_object, as_text
 
 __all__ = ["ResponsesDecoder"]
@@ -88,7 +88,7 @@ class ResponsesDecoder:
                 self._calls[_key(value)] = (call_id, name)
                 if isinstance(item.get("id"), str):
                     self._calls[item["id"]] = (call_id, name)
-                out.append(ToolCallDelta(call_id, name, item.get("arguments") or ""))
+                out.append(ToolCallDelta(call_id, name, call_arguments(item.get("arguments") or "")))
 
     def _item_done(self, key: _Key, item: dict[str, Any], out: deque[ModelEvent]) -> None:
         self._done.add(key)
@@ -110,7 +110,7 @@ class ResponsesDecoder:
                         retryable=True,
                     )
                 self._tool_calls += 1
-                out.append(ToolCall(call_id, name, item.get("arguments") or "{}", _provider_data(item)))
+                out.append(ToolCall(call_id, name, call_arguments(item.get("arguments")) or "{}", _provider_data(item)))
             case _:  # half a call, or an item of a tool that runs at the provider
                 pass
 

@@ -267,6 +267,16 @@ def test_finish_reasons(finish: str, delta: dict[str, Any], expected: str) -> No
 TWO = [("a", '{"n":1}'), ("b", '{"n":2}')]
 
 
+@pytest.mark.parametrize("first", [{}, {"n": 1}, None, ""])
+def test_arguments_of_a_response_that_are_the_object_itself_become_its_text(first: Any) -> None:
+    added = {**rec.CALL_1, "status": "in_progress", "arguments": first}
+    done = {**rec.CALL_1, "arguments": {"n": 1, "text": "Blåbær"}}
+    events = responses(rec.item_event("added", 0, added), rec.item_event("done", 0, done), rec.response("completed"))
+    [call] = [event for event in events if isinstance(event, ToolCall)]
+    assert call.arguments == '{"n":1,"text":"Blåbær"}'
+    assert [e.arguments for e in events if isinstance(e, ToolCallDelta)] == ['{"n":1}' if first == {"n": 1} else ""]
+
+
 @pytest.mark.parametrize(
     ("pieces", "expected"),
     [
