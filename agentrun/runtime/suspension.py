@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import compress, repeat
 from types import (
     AsyncGeneratorType,
     BuiltinMethodType,
@@ -21,7 +22,7 @@ from types import (
     MethodType,
     MethodWrapperType,
 )
-from typing import Any, Final, TypeGuard, cast
+from typing import Any, Final, cast
 
 from agentrun.runtime.cancellations import holds_cancellation
 
@@ -38,7 +39,7 @@ __all__ = [
 _FRAMED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _EXITS: Final = ("__exit__", "__aexit__")
 _CHECKPOINTS: Final = ("checkpoint", "cancel_shielded_checkpoint", "checkpoint_if_cancelled")
-_BOUND: Final = (MethodType, BuiltinMethodType, MethodWrapperType)
+_BOUND: Final = frozenset(map(id, (MethodType, BuiltinMethodType, MethodWrapperType)))  # a type may have an odd `==`
 _KEEPS_MANAGERS: Final = sys.version_info >= (3, 14)  # in the frame, beside their method
 
 
@@ -48,16 +49,24 @@ class Suspension:
     __slots__ = ("_links",)
 
     def __init__(self, suspended: Any) -> None:
-        self._links: list[Any] = []
+        links: list[Any] = []
         link: Any = suspended
         while link is not None:
-            if issubclass(type(link), _FRAMED):
-                self._links.append(link)
-                link = _awaited(link)
+            kind = type(link)  # pyright: ignore[reportUnknownVariableType]
+            if kind is CoroutineType:
+                links.append(link)
+                link = link.cr_await
+            elif kind is AsyncGeneratorType:
+                links.append(link)
+                link = link.ag_await
+            elif kind is GeneratorType:
+                links.append(link)
+                link = link.gi_yieldfrom
             else:
                 # The step of an asynchronous generator, or a coroutine's `__await__`: an object around one of these.
                 inner: list[Any] = [held for held in gc.get_referents(link) if issubclass(type(held), _FRAMED)]
                 link = inner[0] if inner else None
+        self._links = links
 
     def cancellations(self, cancelled_class: type[BaseException]) -> list[BaseException]:
         """Those that it holds: it is in a ``finally``, ``except`` or ``__aexit__`` that one has led to, or keeps one in
@@ -65,12 +74,7 @@ class Suspension:
 
         There are none where the interpreter does not tell what a coroutine refers to.
         """
-        return [
-            held
-            for link in self._links
-            for held in gc.get_referents(link)
-            if _is_exception(held) and holds_cancellation(held, cancelled_class)
-        ]
+        return [held for link in self._links for held in _exceptions(link) if holds_cancellation(held, cancelled_class)]
 
     def handles(self, cancelled_class: type[BaseException], *, but: Sequence[BaseException] = ()) -> bool:
         """Whether it holds a cancellation that is none of ``but``."""
@@ -124,12 +128,15 @@ class Suspension:
 
 def _entered(link: Any) -> list[Any]:
     """The context managers of the `with` blocks that a suspended frame is in."""
-    managers: list[Any] = []
+    held_by_it: list[object] = gc.get_referents(link)
     holds_them = _KEEPS_MANAGERS or link.__name__ == "__aexit__"  # the method's own
-    for held in cast("list[object]", gc.get_referents(link)):
+    # A frame holds some twenty objects, few of which matter: the others are passed over without a step of Python's.
+    bound = compress(held_by_it, map(_BOUND.__contains__, map(id, map(type, held_by_it))))
+    managers: list[Any] = []
+    for held in held_by_it if holds_them else bound:
         kind: type[object] = type(held)
         manager: Any = None
-        if kind in _BOUND:
+        if _is_bound(held):
             method: Any = held
             if method.__name__ in _EXITS:  # kept for the end of the block
                 manager = method.__self__
@@ -142,9 +149,15 @@ def _entered(link: Any) -> list[Any]:
     return managers
 
 
-def _is_exception(held: object) -> TypeGuard[BaseException]:
-    # Not `isinstance`, which asks the object for its class.
-    return issubclass(type(held), BaseException)
+def _exceptions(link: Any) -> Iterable[BaseException]:
+    """Those that a suspended frame holds."""
+    held_by_it: list[Any] = gc.get_referents(link)
+    # Not `isinstance`, which asks the object for its class; and as above.
+    return compress(held_by_it, map(issubclass, map(type, held_by_it), repeat(BaseException)))
+
+
+def _is_bound(held: object) -> bool:
+    return id(type(held)) in _BOUND
 
 
 def _attribute(held: Any, name: str) -> Any:
@@ -173,8 +186,8 @@ def coroutines_of_tasks(manager: Any) -> list[Any]:
         tasks = _attribute(manager, "_tasks") if _attribute(manager, "cancel_scope") is not None else None
     if not issubclass(type(tasks), (set, frozenset)):
         return []
-    found = [_attribute(task, "coro") or _attribute(task, "get_coro") for task in cast("set[Any]", tasks)]
-    return [coro() if issubclass(type(coro), _BOUND) else coro for coro in found if coro is not None]
+    found: list[Any] = [_attribute(task, "coro") or _attribute(task, "get_coro") for task in cast("set[Any]", tasks)]
+    return [coro() if _is_bound(coro) else coro for coro in found if coro is not None]
 
 
 def has_errors(manager: Any) -> bool:
@@ -210,13 +223,6 @@ def _request_of(waiting: Any) -> Any:
     request = waiting.send(None)
     waiting.close()
     return request
-
-
-def _awaited(link: Any) -> Any:
-    for name in ("cr_await", "ag_await", "gi_yieldfrom"):
-        if (awaited := getattr(link, name, None)) is not None:
-            return awaited
-    return None
 
 
 def _name(link: Any) -> str:
