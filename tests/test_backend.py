@@ -1,0 +1,124 @@
+"""What a backend says of the running event loop, in public names of anyio or of its own."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from agentrun.runtime.backend import Backend, running_backend
+
+
+@pytest.fixture
+async def backend() -> Backend:
+    return Backend(anyio.get_cancelled_exc_class())  # not one that was made before
+
+
+async def test_its_kinds_are_those_of_anyio(backend: Backend) -> None:
+    assert backend.scope is type(anyio.CancelScope())
+    assert backend.event is type(anyio.Event())
+    assert backend.task_group is type(anyio.create_task_group())
+    assert backend.cancelled is anyio.get_cancelled_exc_class()
+    assert backend.native_loop() is anyio.lowlevel.current_token().native_token
+
+
+async def test_its_clock_is_that_of_the_loop(backend: Backend) -> None:
+    before = anyio.current_time()
+    assert before <= backend.time() <= backend.clock()() <= anyio.current_time()
+
+
+async def test_its_checkpoint_lets_others_run_and_is_cancelled(backend: Backend) -> None:
+    ran: list[str] = []
+
+    async def other() -> None:
+        ran.append("other")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(other)
+        await backend.checkpoint()
+        await backend.checkpoint()
+        assert ran == ["other"]
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await backend.checkpoint()
+        pytest.fail("not cancelled")
+
+
+async def test_its_checkpoint_if_cancelled_is_one_if_cancelled(backend: Backend) -> None:
+    ran: list[str] = []
+
+    async def other() -> None:
+        ran.append("other")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(other)
+        await backend.checkpoint_if_cancelled()
+        assert ran == []
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await backend.checkpoint_if_cancelled()
+        pytest.fail("not cancelled")
+
+
+async def test_its_wake_up_wakes_one_task_once(backend: Backend) -> None:
+    woken: list[int] = []
+    wake_up = backend.wake_up()
+
+    async def waits() -> None:
+        await wake_up.wait()
+        woken.append(1)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(waits)
+        await anyio.wait_all_tasks_blocked()
+        assert not woken
+        wake_up.set()
+        wake_up.set()
+    assert woken == [1]
+
+
+async def test_its_current_task_is_that_of_asyncio(backend: Backend, anyio_backend_name: str) -> None:
+    if anyio_backend_name == "trio":
+        assert backend.current_task() is None
+    else:
+        assert id(backend.current_task()) == anyio.get_current_task().id
+
+
+async def test_it_knows_which_scope_a_task_is_in(backend: Backend) -> None:
+    """Of the versions of anyio and trio that are installed; if it fails, runs are slower, and all else holds."""
+
+    def innermost() -> Any:
+        return getattr(*backend.innermost())
+
+    with anyio.CancelScope():
+        outside = innermost()
+        with anyio.CancelScope() as scope:
+            inside = innermost()
+            assert inside is not outside
+            with anyio.CancelScope(deadline=math.inf):
+                assert innermost() is not inside
+            assert innermost() is inside
+            scope.shield = True
+            assert innermost() is inside
+        assert innermost() is outside
+
+
+async def test_it_says_so_if_it_does_not_know_which_scope_a_task_is_in(
+    backend: Backend, anyio_backend_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a version that keeps it elsewhere; and asyncio's tasks are in none before they enter the first."""
+    if anyio_backend_name == "asyncio":
+        monkeypatch.delattr("anyio._backends._asyncio._task_states")
+    else:
+        monkeypatch.setattr("trio.lowlevel.current_task", None)
+    holder, attribute = Backend(anyio.get_cancelled_exc_class()).innermost()
+    assert holder is None
+    assert getattr(holder, attribute, None) is None
+
+
+async def test_it_is_looked_up_once() -> None:
+    assert running_backend() is running_backend()
+    assert type(running_backend()) is Backend
