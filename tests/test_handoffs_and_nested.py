@@ -341,6 +341,29 @@ async def test_a_run_that_is_opened_beside_another_is_not_nested_in_it() -> None
     assert not any(event.path for event in seen)
 
 
+async def test_a_run_is_nested_though_another_event_loop_had_runs_since_the_outer_one_began(
+    anyio_backend_name: str,
+) -> None:
+    def inner() -> Agent[Any, Any]:
+        return Agent("inner", model=ScriptedModel([Say("said")]))
+
+    def elsewhere() -> str:
+        anyio.run(run, inner(), "go", backend=anyio_backend_name)
+        return "done"
+
+    async def nested(ctx: RunContext[Any]) -> str:
+        result = await run(inner(), "go")
+        assert [child.kind for child in ctx.run.state().scope.children] == ["tool"]
+        return str(result.output)
+
+    model = ScriptedModel([Call("elsewhere"), Call("nested", call_id="n"), Say("done")])
+    async with open_run(Agent("outer", tools=[elsewhere, nested], model=model), "go") as live:
+        paths = {event.path async for event in live.events()}
+        result = await live.wait()
+    assert paths == {(), ("n",)}  # what runs elsewhere is part of no run here
+    assert result.usage.requests == 3 + 1
+
+
 async def test_the_usage_of_a_nested_run_counts_also_when_it_fails() -> None:
     from agentrun.testing import Fail
 

@@ -206,13 +206,15 @@ async def test_what_a_thread_asks_the_loop_for_is_returned_or_raised(error: Exce
     assert raised.value is error
 
 
-async def test_a_loop_is_one_object_as_long_as_somebody_has_it_and_another_loop_is_another() -> None:
+async def test_a_loop_is_the_same_as_itself_and_as_no_other() -> None:
     loop = running_loop()
-    assert running_loop() is loop
+    assert running_loop() is loop  # of the runs in it, each has it
     other = await anyio.to_thread.run_sync(lambda: asyncio.run(_running_loop()))
-    assert other is not loop
+    assert not other.is_same(loop)
     assert (loop.is_here, other.is_here) == (True, False)
-    assert running_loop() is not other
+    assert running_loop().is_same(loop)
+    assert running_loop().is_here
+    assert await anyio.to_thread.run_sync(lambda: loop.call(running_loop)) is running_loop()
 
 
 async def _running_loop() -> EventLoop:

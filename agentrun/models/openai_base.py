@@ -16,7 +16,7 @@ from agentrun.core.model import OutputSchema
 from agentrun.core.usage import Usage
 from agentrun.models.history import json_bytes
 from agentrun.models.http import HttpModel
-from agentrun.models.wire import as_object, as_text
+from agentrun.models.wire import as_object
 
 __all__ = ["OpenAIModel", "call_arguments", "count", "file_fields", "load_event", "schema_name", "usage_from"]
 
@@ -131,8 +131,8 @@ _LONE_SURROGATE: Final = re.compile(
 
 
 def call_arguments(value: Any) -> str:
-    """The arguments of a tool call as JSON text. Some servers send the object itself."""
-    return json_bytes(value).decode() if isinstance(value, dict) else as_text(value)
+    """The arguments of a tool call as JSON text. Some servers send the object itself; ``None`` is none."""
+    return value if isinstance(value, str) else "" if value is None else json_bytes(value).decode()
 
 
 def load_event(data: bytes, request_id: str | None) -> dict[str, Any]:

@@ -32,6 +32,10 @@ class EventLoop:
         self._native: Any = self._token.native_token
         self._thread_id = threading.get_ident()
 
+    def is_same(self, other: EventLoop) -> bool:
+        """Whether ``other`` is this loop: there may be several objects for one."""
+        return self._native is other._native
+
     @property
     def is_here(self) -> bool:
         """Whether the current thread is that of the loop."""
@@ -101,11 +105,13 @@ def _nothing() -> None:
     return None
 
 
-_last: Callable[[], EventLoop | None] = _nothing  # weak: what was made last, as long as somebody has it
+# What was made last, as long as somebody has it. Nearly all programs have runs in one event loop, and a run is small:
+# to find the loop's token each time would be a hundredth of it.
+_last: Callable[[], EventLoop | None] = _nothing
 
 
 def running_loop(backend: Backend | None = None) -> EventLoop:
-    """The event loop that runs in this thread; the same object as long as somebody has it.
+    """The event loop that runs in this thread.
 
     Args:
         backend: That of the loop, if it is at hand.

@@ -139,7 +139,7 @@ class RunNursery:
         await self._backend.checkpoint_if_cancelled()
         parent = current_tool_run.get()
         loop = running_loop(self._backend)
-        if parent is not None and (parent.run.loop is not loop or parent.ended):
+        if parent is not None and (parent.ended or not parent.run.loop.is_same(loop)):
             parent = None  # a run of another event loop, or one that outlived the call it was started in
         self._run = run = Run(
             run_id=f"run_{os.urandom(6).hex()}",

@@ -267,6 +267,16 @@ def test_finish_reasons(finish: str, delta: dict[str, Any], expected: str) -> No
 TWO = [("a", '{"n":1}'), ("b", '{"n":2}')]
 
 
+@pytest.mark.parametrize(("odd", "text"), [([1, 2], "[1,2]"), (7, "7"), (None, "{}"), ("", "{}")])
+def test_arguments_that_are_no_object_are_told_as_they_are(odd: Any, text: str) -> None:
+    done = {**rec.CALL_1, "arguments": odd}
+    [call, *_] = responses(rec.item_event("done", 0, done), rec.response("completed"))
+    assert isinstance(call, ToolCall)
+    assert call.arguments == text
+    calls = chat(rec.chunk(rec.call_delta(0, "x", "a", odd)), rec.chunk({}, "tool_calls"))
+    assert [event.arguments for event in calls if isinstance(event, ToolCall)] == [text]
+
+
 @pytest.mark.parametrize("first", [{}, {"n": 1}, None, ""])
 def test_arguments_of_a_response_that_are_the_object_itself_become_its_text(first: Any) -> None:
     added = {**rec.CALL_1, "status": "in_progress", "arguments": first}
