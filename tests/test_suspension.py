@@ -9,9 +9,10 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from agentrun.runtime.suspension import Suspension, is_cancelled
+from agentrun.runtime.suspension import Suspension, coroutines_of_tasks, is_cancelled
 
 
 class Cancelled(BaseException):
@@ -451,3 +452,67 @@ def test_scopes_are_of_no_interest_where_no_sleep_ends() -> None:
     assert scopes_at_the_end_of(waits_in_a_scope()) == [()]
     assert scopes_at_the_end_of(is_cut()) == [()]
     assert scopes_at_the_end_of(goes_on()) == [()]
+
+
+# Tasks of groups --------------------------------------------------------------------------------------------------
+
+
+def names(coroutine: Any) -> list[str]:
+    return [str(link.__name__) for link in Suspension(coroutine)._links]
+
+
+async def test_the_tasks_in_a_group_are_found_until_they_end(anyio_backend_name: str) -> None:
+    done = anyio.Event()
+
+    async def first() -> None:
+        await done.wait()
+
+    async def second() -> None:
+        await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as group:
+        assert coroutines_of_tasks(group) == []
+        group.start_soon(first)
+        group.start_soon(second)
+        await anyio.wait_all_tasks_blocked()
+        found = [names(coroutine) for coroutine in coroutines_of_tasks(group)]
+        assert sorted("first" in links for links in found) == [False, True]
+        assert sorted("second" in links for links in found) == [False, True]
+        done.set()
+        await anyio.wait_all_tasks_blocked()
+        await anyio.lowlevel.checkpoint()  # the group is told of its end
+        [left] = coroutines_of_tasks(group)
+        assert "second" in names(left)
+        group.cancel_scope.cancel()
+
+
+async def test_the_tasks_in_a_nursery_of_trios_are_found(anyio_backend_name: str) -> None:
+    if anyio_backend_name != "trio":
+        pytest.skip("trio's own")
+    import trio
+
+    manager = trio.open_nursery()
+    async with manager as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        await anyio.wait_all_tasks_blocked()
+        [found] = coroutines_of_tasks(manager)
+        assert "sleep_forever" in names(found)
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_no_group_of_anyios_or_trios_has_no_tasks(anyio_backend_name: str) -> None:
+    class Odd:
+        """Has tasks, and is none of these: asyncio's own group, for one, which cancels by itself."""
+
+        def __init__(self, tasks: object) -> None:
+            self._tasks = tasks
+
+    class WithScope(Odd):
+        cancel_scope = None
+
+    assert coroutines_of_tasks(anyio.CancelScope()) == []
+    assert coroutines_of_tasks(Odd({anyio.CancelScope()})) == []
+    assert coroutines_of_tasks(WithScope({anyio.CancelScope()})) == []
+    found = WithScope([1])
+    found.cancel_scope = anyio.CancelScope()  # type: ignore[assignment]
+    assert coroutines_of_tasks(found) == []  # no set
