@@ -507,12 +507,17 @@ async def test_what_is_no_group_of_anyios_or_trios_has_no_tasks(anyio_backend_na
         def __init__(self, tasks: object) -> None:
             self._tasks = tasks
 
+    class Task:
+        coro = "what it runs"
+
     class WithScope(Odd):
         cancel_scope = None
 
     assert coroutines_of_tasks(anyio.CancelScope()) == []
-    assert coroutines_of_tasks(Odd({anyio.CancelScope()})) == []
-    assert coroutines_of_tasks(WithScope({anyio.CancelScope()})) == []
-    found = WithScope([1])
-    found.cancel_scope = anyio.CancelScope()  # type: ignore[assignment]
-    assert coroutines_of_tasks(found) == []  # no set
+    assert coroutines_of_tasks(Odd({Task()})) == []
+    assert coroutines_of_tasks(WithScope({Task()})) == []
+    group = WithScope([Task()])
+    group.cancel_scope = anyio.CancelScope()  # type: ignore[assignment]
+    assert coroutines_of_tasks(group) == []  # no set
+    group._tasks = {Task()}
+    assert coroutines_of_tasks(group) == [Task.coro]
