@@ -62,16 +62,13 @@ class RunConfig(PlainValue):
             _check_count("max_tool_calls", self.max_tool_calls, none_ok=True)
         if self.max_parallel_tools is not None:
             _check_count("max_parallel_tools", self.max_parallel_tools, none_ok=True)
-        if type(self.max_pending_injections) is not int or self.max_pending_injections < 1:
-            _check_count("max_pending_injections", self.max_pending_injections, none_ok=False)
+        _check_count("max_pending_injections", self.max_pending_injections, none_ok=False)
         if self.max_seconds is not None:
             _check_seconds("max_seconds", self.max_seconds, least="more than 0")
         if self.tool_timeout is not None:
             _check_seconds("tool_timeout", self.tool_timeout, least="more than 0")
-        if type(self.guardrail_timeout) is not float or not self.guardrail_timeout > 0:
-            _check_seconds("guardrail_timeout", self.guardrail_timeout, least="more than 0")
-        if type(self.cleanup_grace) is not float or not self.cleanup_grace >= 0:
-            _check_seconds("cleanup_grace", self.cleanup_grace, least="0 or more")
+        _check_seconds("guardrail_timeout", self.guardrail_timeout, least="more than 0")
+        _check_seconds("cleanup_grace", self.cleanup_grace, least="0 or more")
         if self.model is not None and not isinstance(self.model, str) and not is_model(self.model):
             raise UserError(
                 "RunConfig.model must be a string such as 'openai:gpt-5.1-mini', or a model object (with a stream() "

@@ -9,7 +9,7 @@ import anyio
 
 from agentrun.runtime.backend import Backend, running_backend
 
-__all__ = ["Cell", "leave_scope"]
+__all__ = ["Cell"]
 
 
 class Cell:
@@ -64,10 +64,10 @@ class Cell:
         self.entered = False
         self.task = None  # it keeps what it awaits, and all that has called it
         self._leave_grace()
-        self.broken |= not leave_scope(self.scope)
+        self.broken |= not _leave_scope(self.scope)
 
     def _leave_grace(self) -> None:
-        if not leave_scope(self.grace):
+        if not _leave_scope(self.grace):
             self.broken = True
             self.grace.cancel()  # what runs in those that were left open has nobody else to end it
 
@@ -94,7 +94,7 @@ class Cell:
             self._innermost = getattr(*self._holder, None)
 
 
-def leave_scope(scope: anyio.CancelScope) -> bool:
+def _leave_scope(scope: anyio.CancelScope) -> bool:
     """Leave a cancel scope. Returns whether that was possible: not if scopes inside of it were left open."""
     try:
         scope.__exit__(None, None, None)

@@ -220,8 +220,6 @@ class ThreadHandle:
 
     def _call(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         run = self._live._run
-        if run.loop.is_here:
-            return function(*args, **kwargs)
         try:
             return run.loop.call(lambda: function(*args, **kwargs))
         except RunFinishedError as exc:

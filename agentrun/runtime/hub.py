@@ -119,17 +119,12 @@ class EventStream:
     def _put(self, event: Event) -> bool:
         """Take an event in. Returns whether the model stream has to wait for this watcher now."""
         queue = self._queue
-        length = len(queue) + 1
-        if length < self._buffer and not self._dropped:  # nearly always
-            queue.append(event)
-            if self._asleep:
-                self._wake()
-            return False
-        if length > self._buffer:
+        length = len(queue)
+        if length >= self._buffer:
             # A tool's progress cannot be slowed down, since telling it is synchronous: beyond twice the buffer it is
             # lost.
             kind = type(event)
-            if (kind in _DELTAS and self.overflow == "drop") or (kind is ToolProgress and length > 2 * self._buffer):
+            if (kind in _DELTAS and self.overflow == "drop") or (kind is ToolProgress and length >= 2 * self._buffer):
                 self._dropped += 1
                 return self.overflow == "wait"
         if self._dropped:
@@ -138,7 +133,7 @@ class EventStream:
         queue.append(event)
         if self._asleep:
             self._wake()
-        return length >= self._buffer and self.overflow == "wait"
+        return length + 1 >= self._buffer and self.overflow == "wait"
 
     def _wake(self) -> None:
         if self._waiter is not None:

@@ -366,8 +366,7 @@ class Run:
 
     def undelivered(self) -> tuple[UndeliveredInput, ...]:
         """The inputs that wait, as plain data."""
-        pending = self.machine.inbox.pending
-        return tuple(UndeliveredInput(e.id, e.items, e.deliver) for e in pending) if pending else ()
+        return tuple(UndeliveredInput(e.id, e.items, e.deliver) for e in self.machine.inbox.pending)
 
     def state(self) -> RunState:
         """See `ActiveRun.state`."""

@@ -39,7 +39,9 @@ __all__ = [
 _FRAMED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _EXITS: Final = ("__exit__", "__aexit__")
 _CHECKPOINTS: Final = ("checkpoint", "cancel_shielded_checkpoint", "checkpoint_if_cancelled")
-_BOUND: Final = frozenset(map(id, (MethodType, BuiltinMethodType, MethodWrapperType)))  # a type may have an odd `==`
+# By the types' ids: a type of the user's may have an odd `==`.
+_AWAITED: Final = {id(CoroutineType): "cr_await", id(AsyncGeneratorType): "ag_await", id(GeneratorType): "gi_yieldfrom"}
+_BOUND: Final = frozenset(map(id, (MethodType, BuiltinMethodType, MethodWrapperType)))
 _KEEPS_MANAGERS: Final = sys.version_info >= (3, 14)  # in the frame, beside their method
 
 
@@ -52,16 +54,10 @@ class Suspension:
         links: list[Any] = []
         link: Any = suspended
         while link is not None:
-            kind = type(link)  # pyright: ignore[reportUnknownVariableType]
-            if kind is CoroutineType:
+            awaited = _AWAITED.get(_kind(link))
+            if awaited is not None:
                 links.append(link)
-                link = link.cr_await
-            elif kind is AsyncGeneratorType:
-                links.append(link)
-                link = link.ag_await
-            elif kind is GeneratorType:
-                links.append(link)
-                link = link.gi_yieldfrom
+                link = getattr(link, awaited)
             else:
                 # The step of an asynchronous generator, or a coroutine's `__await__`: an object around one of these.
                 inner: list[Any] = [held for held in gc.get_referents(link) if issubclass(type(held), _FRAMED)]
@@ -136,11 +132,11 @@ def _entered(link: Any) -> list[Any]:
     for held in held_by_it if holds_them else bound:
         kind: type[object] = type(held)
         manager: Any = None
-        if _is_bound(held):
+        if not holds_them or _kind(held) in _BOUND:
             method: Any = held
             if method.__name__ in _EXITS:  # kept for the end of the block
                 manager = method.__self__
-        elif holds_them and (hasattr(kind, "__exit__") or hasattr(kind, "__aexit__")):
+        elif hasattr(kind, "__exit__") or hasattr(kind, "__aexit__"):
             manager = held
         if manager is not None:
             managers.append(manager)
@@ -156,8 +152,8 @@ def _exceptions(link: Any) -> Iterable[BaseException]:
     return compress(held_by_it, map(issubclass, map(type, held_by_it), repeat(BaseException)))
 
 
-def _is_bound(held: object) -> bool:
-    return id(type(held)) in _BOUND
+def _kind(held: object) -> int:
+    return id(type(held))
 
 
 def _attribute(held: Any, name: str) -> Any:
@@ -187,7 +183,7 @@ def coroutines_of_tasks(manager: Any) -> list[Any]:
     if not issubclass(type(tasks), (set, frozenset)):
         return []
     found: list[Any] = [_attribute(task, "coro") or _attribute(task, "get_coro") for task in cast("set[Any]", tasks)]
-    return [coro() if _is_bound(coro) else coro for coro in found if coro is not None]
+    return [coro() if _kind(coro) in _BOUND else coro for coro in found if coro is not None]
 
 
 def has_errors(manager: Any) -> bool:

@@ -77,6 +77,7 @@ class ToolBatch:
                 # It is cancelled, timed out and contained as in a task of its own, and has its own context variables.
                 tool = self.calls[0]
                 await InContext(copy_context(), tool.execute())
+                # It has ended, so what `_advance` would find out about several calls is known.
                 if tool.fatal is not None:
                     self._collect_fatal()
                 self._tell_end(tool)

@@ -16,8 +16,8 @@ FAULTS = [
         (
             Edit(
                 "agentrun.runtime.hub:EventStream._put",
-                "length = len(queue) + 1\n",
-                "length = len(queue) + 1\n        if self.lagging:\n            raise anyio.WouldBlock\n",
+                "length = len(queue)\n",
+                "length = len(queue)\n        if self.lagging:\n            raise anyio.WouldBlock\n",
             ),
         ),
         "slow watcher",
