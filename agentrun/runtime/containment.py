@@ -98,30 +98,28 @@ class Contained(Relay[_T]):
         on_delivered: Called, synchronously, when the cancellation reaches the code.
         cell: Where the task of the code is, or will be, and as new. The task stays in it.
         """
-        super().__init__(
-            cell if cell is not None else Cell(shield=shield), grace, on_delivered, armed=timeout is not None
-        )
-        if timeout is not None:
-            self._scope.deadline = self.cell.backend.time() + timeout
+        super().__init__(cell if cell is not None else Cell(shield=shield), grace, on_delivered)
         self._over: bool = False
         self._cancel_called: bool = False
+        if timeout is not None:
+            self.set_deadline(timeout)
 
     def cancel(self) -> None:
         """Cancel the code. Does nothing once it is over."""
         if not self._over:
-            self._armed = True
+            self._watch()
             self._scope.cancel()
 
     def set_deadline(self, seconds: float) -> None:
         """Cancel the code in so many seconds from now; replaces the deadline it had. Does nothing once it is over."""
         if not self._over:
-            self._armed = True
+            self._watch()
             self._scope.deadline = self.cell.backend.time() + seconds
 
     def hasten(self, seconds: float) -> None:
         """The same, unless it has an earlier deadline."""
         if not self._over:
-            self._armed = True
+            self._watch()
             self._scope.deadline = min(self._scope.deadline, self.cell.backend.time() + seconds)
 
     @property
@@ -169,37 +167,36 @@ class Contained(Relay[_T]):
         self._cancelling = native_before = 0 if task is None else task.cancelling()
         value: _T | None = None
         raised: BaseException | None = None
+        swallowed = expired = False
         try:
             try:
                 value = await self
             except BaseException as exc:  # noqa: BLE001 - classified below; nothing is lost
                 raised = exc
                 coro.close()  # Ctrl-C may have come before its first step
-            if self._reached_in_trio_wait:
+            if self._watching and self._reached_in_trio_wait:
                 self._deliver()  # it has not awaited again
             unwinding = unwind(raised) if unwind is not None else None
             if unwinding is not None:
                 self.protect()
                 await unwinding
         finally:
-            if self._taken or ((self._by_native or self._by_errors) and raised is None):
-                self._delivered = False  # it has not awaited again
-            # What nobody has armed cannot have been cancelled: most code ends without anybody asking its scopes.
-            self._cancel_called = self._armed and self._scope.cancel_called
-            self._over = True
-            if self._armed or self._thrown:
+            if self._watching:
+                if self._taken or ((self._by_native or self._by_errors) and raised is None):
+                    self._delivered = False  # it has not awaited again
+                self._cancel_called = self._scope.cancel_called
+                swallowed = raised is None and self._cancel_called and self._delivered
+                expired = self._expiring and self._grace_scope.cancel_called
                 self._forget()
-            expired = self._expiring and self._grace_scope.cancel_called
+            self._over = True
             if not keep:
                 cell.leave()
-            elif self._armed or self._expiring or not cell.innermost:
+            elif self._watching or not cell.innermost:
                 cell.renew()
         native = 0 if task is None else task.cancelling() - native_before
         outcome: Outcome[_T]
         if raised is None:
-            swallowed = self._cancel_called and self._delivered
-            outcome = Outcome("returned", value)
-            outcome.swallowed, outcome.grace_expired = swallowed, expired
+            outcome = Outcome("returned", value, swallowed=swallowed, grace_expired=expired)
         else:
             outcome = self._classify(raised, native, expired)
         outcome.left_open = cell.broken
@@ -217,8 +214,10 @@ class Contained(Relay[_T]):
         asked = self._cancel_called
         cancellation, error = split_cancelled(raised, self._cancelled_class)
         # On asyncio the wait for tasks is cancelled as well, but what they raise comes out of it all the same.
-        told = self._delivered or self._waits_for_tasks or comes_from_cancellation(raised, self._cancelled_class)
-        if cancellation is None and not (asked and told):
+        told = asked and (
+            self._delivered or self._waits_for_tasks or comes_from_cancellation(raised, self._cancelled_class)
+        )
+        if cancellation is None and not told:
             return Outcome("raised", error=error, grace_expired=expired)
         if asked:
             return Outcome("cancelled", error=error, grace_expired=expired)

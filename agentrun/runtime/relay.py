@@ -41,11 +41,9 @@ class Relay(Generic[_T]):
     """
 
     __slots__ = (
-        "_armed",
         "_before",
         "_by_errors",
         "_by_native",
-        "_cancelled_class",
         "_cancelling",
         "_coro",
         "_delivered",
@@ -65,6 +63,7 @@ class Relay(Generic[_T]):
         "_told_by",
         "_trio_wait",
         "_waits_for_tasks",
+        "_watching",
         "cell",
     )
 
@@ -72,46 +71,73 @@ class Relay(Generic[_T]):
     _on_trio: bool
     _cancelling: int  # asyncio: what `Task.cancelling` was when the code began
 
-    def __init__(self, cell: Cell, grace: float, on_delivered: Callable[[], None] | None, *, armed: bool) -> None:
+    # From `_watch` on:
+    _expiring: bool  # the grace has begun, so it may have an end, too
+    _delivered: bool  # the code knows of our cancellation
+    _knows_perhaps: bool  # it handles a cancellation, in a shield of its own, so ours is not in force
+    _by_native: bool  # asyncio: or rather of a native one, to which ours has come
+    _by_errors: bool  # asyncio: or it has reached a task group, whose tasks have failed
+    _resting: bool  # it knows, and each await of its cleanup must be looked at
+    _trio_wait: tuple[Any, ...]  # trio: its own scopes, in which ours has gone in
+    _thrown: bool  # asyncio: a cancellation, whosever it was, has gone in
+    _native: tuple[BaseException, ...]  # asyncio: the native ones that have gone in
+    _before: Sequence[BaseException] | None  # cancellations that the code has held before ours
+    _waits_for_tasks: bool  # trio: it was cancelled where its tasks are, and it cannot be
+    _entered: Sequence[Any]  # context managers that the code was in when ours reached it
+    _held: Any  # a cancellation that has come, while the tasks of the code's groups are told of theirs
+    _holding: int  # for so many steps
+    _told_by: int  # after so many of them all tasks have been told, as it seems
+
+    def __init__(self, cell: Cell, grace: float, on_delivered: Callable[[], None] | None) -> None:
         """Args:
         cell: Where the code runs.
         grace: Seconds it has to clean up, from the moment its cancellation reaches it.
         on_delivered: Called, synchronously, in that moment.
-        armed: Whether the scope of the cell may be cancelled from the beginning.
         """
         self.cell: Cell = cell
         self._scope: anyio.CancelScope = cell.scope
-        self._cancelled_class: type[BaseException] = cell.backend.cancelled
         self._grace_scope: anyio.CancelScope = cell.grace
         self._grace: float = grace
         self._on_delivered: Callable[[], None] | None = on_delivered
-        self._armed: bool = armed  # it may be cancelled from now on: somebody asked for it, or time may be up
-        self._expiring: bool = False  # the grace has begun, so it may have an end, too
-        self._delivered: bool = False  # the code knows of our cancellation
-        self._knows_perhaps: bool = False  # it handles a cancellation, in a shield of its own, so ours is not in force
-        self._by_native: bool = False  # asyncio: or rather of a native one, to which ours has come
-        self._by_errors: bool = False  # asyncio: or it has reached a task group, whose tasks have failed
-        self._resting: bool = False  # it knows, and each await of its cleanup must be looked at
-        self._trio_wait: tuple[Any, ...] = ()  # trio: its own scopes, in which ours has gone in
-        self._thrown: bool = False  # asyncio: a cancellation, whosever it was, has gone in
-        self._native: tuple[BaseException, ...] = ()  # asyncio: the native ones that have gone in
-        self._before: Sequence[BaseException] | None = None  # cancellations that the code has held before ours
-        self._waits_for_tasks: bool = False  # trio: it was cancelled where its tasks are, and it cannot be
-        self._entered: Sequence[Any] = ()  # context managers that the code was in when ours reached it
-        self._held: Any = None  # a cancellation that has come, while the tasks of the code's groups are told of theirs
-        self._holding: int = 0  # for so many steps
-        self._told_by: int = _STEPS_TO_BE_TOLD  # after so many of them all tasks have been told, as it seems
+        self._watching: bool = False
+
+    def _watch(self) -> None:
+        """From now on there may be a cancellation: somebody asks for it, time may be up, or one has come.
+
+        Until then nothing is to be known of one. Most code ends before.
+        """
+        if self._watching:
+            return
+        self._watching = True
+        self._expiring = self._delivered = self._knows_perhaps = False
+        self._by_native = self._by_errors = self._resting = False
+        self._thrown = self._waits_for_tasks = False
+        self._trio_wait = self._native = self._entered = ()
+        self._before = self._held = None
+        self._holding = 0
+        self._told_by = _STEPS_TO_BE_TOLD
+
+    @property
+    def _asked_on_trio(self) -> bool:
+        """Whether code that nobody had cancelled has asked for that in its last step, and so perhaps for being told of
+        it where it awaits now. On asyncio, it is told by a later step anyway."""
+        return self._watching and self._on_trio and not self._delivered
+
+    @property
+    def _cancelled_class(self) -> type[BaseException]:
+        return self.cell.backend.cancelled
 
     @property
     def delivered(self) -> bool:
         """Whether the cancellation has reached the code."""
-        return self._delivered or self._reached_in_trio_wait
+        return self._watching and (self._delivered or self._reached_in_trio_wait)
 
     def protect(self) -> None:
         """Shield what follows in this call from its cancellation, for one grace from now on.
 
         Does nothing once the grace has expired: a cancelled scope stays cancelled.
         """
+        self._watch()
         self._grace_scope.shield = True
         self._begin_grace()
 
@@ -131,8 +157,11 @@ class Relay(Generic[_T]):
         return self
 
     def __next__(self) -> Any:
+        if not self._watching:
+            request = self._coro.send(None)
+            return self._look(request) if self._asked_on_trio else request
         # The first step, and each of asyncio's, which throws every cancellation: as long as it has thrown none, there
-        # is nothing to watch, and once the code knows of ours, only what `_rest` is there for.
+        # is nothing to look at, and once the code knows of ours, only what `_rest` is there for.
         if self._thrown and not self._delivered:
             return self.send(None)
         if self._resting and not self._on_trio:
@@ -140,22 +169,16 @@ class Relay(Generic[_T]):
         request = self._coro.send(None)
         if self._resting:
             return self._rest(request)
-        if self._armed and self._on_trio and not self._delivered:
-            return self._look(request)  # it may have asked for ours in this very step
-        return request
+        return self._look(request) if self._on_trio and not self._delivered else request
 
     def send(self, value: Any) -> Any:
         """Resume the coroutine. trio hands a cancellation in as a value: an ``outcome.Error``."""
-        if not self._armed:  # nobody wants to cancel it
+        if not self._watching:
             try:
                 request = self._coro.send(value)
             finally:
                 del value  # the traceback of what it carries may hold this frame: see `run`
-            if self._armed and (self._thrown or self._on_trio) and not self._delivered:
-                # It has asked for ours in this very step. On asyncio that is of interest in a cleanup that a native
-                # cancellation has begun; on trio its next await may be one that asks for it.
-                return self._look(request)
-            return request
+            return self._look(request) if self._asked_on_trio else request
         if self._held is not None:
             if not self._on_trio:
                 return self.throw(self._held)
@@ -178,6 +201,7 @@ class Relay(Generic[_T]):
     def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
         """Resume the coroutine with an exception. asyncio throws a cancellation in."""
         exc = typ if val is None else val
+        self._watch()
         if self._held is not None:
             exc = self._held  # it is thrown anew each time
         if isinstance(exc, self._cancelled_class):
