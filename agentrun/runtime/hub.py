@@ -47,6 +47,7 @@ class EventStream:
         "__weakref__",
         "_asleep",
         "_buffer",
+        "_careful_from",
         "_dropped",
         "_ended",
         "_hub",
@@ -60,6 +61,7 @@ class EventStream:
     def __init__(self, hub: EventHub, buffer: int, overflow: Overflow, queue: deque[Event]) -> None:
         self._hub = hub
         self._buffer = buffer
+        self._careful_from = buffer  # with so many in it, there is more to do than to put an event in
         self.overflow: Overflow = overflow
         self._queue = queue
         self._dropped = 0
@@ -119,20 +121,28 @@ class EventStream:
     def _put(self, event: Event) -> bool:
         """Take an event in. Returns whether the model stream has to wait for this watcher now."""
         queue = self._queue
-        length = len(queue)
-        if length >= self._buffer:
-            # A tool's progress cannot be slowed down, since telling it is synchronous: beyond twice the buffer it is
-            # lost.
-            kind = type(event)
-            if (kind in _DELTAS and self.overflow == "drop") or (kind is ToolProgress and length >= 2 * self._buffer):
-                self._dropped += 1
-                return self.overflow == "wait"
-        if self._dropped:
-            queue.append(EventsDropped(self._dropped))
-            self._dropped = 0
         queue.append(event)
         if self._asleep:
             self._wake()
+        return len(queue) >= self._careful_from and self._put_with_care()
+
+    def _put_with_care(self) -> bool:
+        """What becomes of the last event, now that the buffer is full or events have been dropped. Returns the same."""
+        queue = self._queue
+        length = len(queue) - 1
+        if length >= self._buffer:
+            # A tool's progress cannot be slowed down, since telling it is synchronous: beyond twice the buffer it is
+            # lost.
+            kind = type(queue[-1])
+            if (kind in _DELTAS and self.overflow == "drop") or (kind is ToolProgress and length >= 2 * self._buffer):
+                queue.pop()
+                self._dropped += 1
+                self._careful_from = 0
+                return self.overflow == "wait"
+        if self._dropped:
+            queue.insert(length, EventsDropped(self._dropped))
+            self._dropped = 0
+            self._careful_from = self._buffer
         return length + 1 >= self._buffer and self.overflow == "wait"
 
     def _wake(self) -> None:

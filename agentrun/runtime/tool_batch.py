@@ -71,16 +71,10 @@ class ToolBatch:
         elif run.machine.inbox.wants_now:
             self._cancel_all(CUT_REASON)
         try:
-            if not self._alone:
+            if self._alone:
+                await self._run_alone(self.calls[0])
+            else:
                 await self._run_side_by_side()
-            elif not self._advance():
-                # It is cancelled, timed out and contained as in a task of its own, and has its own context variables.
-                tool = self.calls[0]
-                await InContext(copy_context(), tool.execute())
-                # It has ended, so what `_advance` would find out about several calls is known.
-                if tool.fatal is not None:
-                    self._collect_fatal()
-                self._tell_end(tool)
         finally:
             for tool in self.calls:
                 if not tool.told:  # something has come in between, perhaps without an exception
@@ -91,6 +85,19 @@ class ToolBatch:
                 tool.release()
             self.calls = []
             self._pooled = []
+
+    async def _run_alone(self, tool: ToolRun) -> None:
+        """Run the only call, which needs no task of its own and waits for nothing: it goes from phase to phase here."""
+        self._prepare(tool)
+        self._settle_those_that_never_ran()
+        if tool.phase == "queued":
+            self._start(tool)
+            tool.begin_in(self._run.steps.cell)
+            # It is cancelled, timed out and contained as in a task of its own, and has its own context variables.
+            await InContext(copy_context(), tool.execute())
+        if tool.fatal is not None:
+            self._collect_fatal()
+        self._tell_end(tool)
 
     async def _run_side_by_side(self) -> None:
         if all(tool.needs_one_task for tool in self.calls):
@@ -134,11 +141,7 @@ class ToolBatch:
         run = self._run
         fatal = False
         for tool in self.calls:
-            if tool.phase == "new" and tool.cancel_reason is None:
-                if tool.call.name in self._handoffs:
-                    self._hand_over(tool)
-                elif tool.prepare() == "checking":
-                    tool.begin(tool.check_approval)
+            self._prepare(tool)
             fatal |= tool.fatal is not None
             if tool.phase == "waiting for approval" and not tool.asked and tool.cancel_reason is None:
                 tool.asked = True
@@ -154,6 +157,13 @@ class ToolBatch:
         if run.end_on_approval:
             self._end_for_approval()
         return all([tool.told for tool in self.calls])  # noqa: C419 - of the few that there are, a list costs less
+
+    def _prepare(self, tool: ToolRun) -> None:
+        if tool.phase == "new" and tool.cancel_reason is None:
+            if tool.call.name in self._handoffs:
+                self._hand_over(tool)
+            elif tool.prepare() == "checking":
+                tool.begin(tool.check_approval)
 
     def _collect_fatal(self) -> None:
         fatal: list[BaseException] = []
@@ -192,18 +202,19 @@ class ToolBatch:
             # One that wants to be alone waits for the others, and those behind it do not overtake.
             if exclusive or (running and not spec.parallel) or (self._limit is not None and running >= self._limit):
                 return True
-            tool.phase = "running"
-            tool.started = True
             running += 1
             exclusive = not spec.parallel
-            self._run.publish(ToolStarted(tool.call.call_id, tool.call.name, tool.call.arguments))
-            if self._alone:
-                tool.begin_in(self._run.steps.cell)
-            elif tool.needs_one_task:
+            self._start(tool)
+            if tool.needs_one_task:
                 self._begin_in_pool(tool)
             else:
                 tool.begin(tool.execute)
         return False
+
+    def _start(self, tool: ToolRun) -> None:
+        tool.phase = "running"
+        tool.started = True
+        self._run.publish(ToolStarted(tool.call.call_id, tool.call.name, tool.call.arguments))
 
     def _begin_in_pool(self, tool: ToolRun) -> None:
         run = self._run

@@ -114,7 +114,7 @@ FAULTS = [
     ),
     Fault(
         "a swallowed cancellation counts as a success",
-        (Edit(f"{CONTAINED}.run", "swallowed = self._cancel_called and self._delivered", "swallowed = False"),),
+        (Edit(f"{CONTAINED}.run", "self._cancel_called and self._delivered", "False"),),
         "swallows",
         ("interrupt",),
         8,

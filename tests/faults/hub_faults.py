@@ -16,8 +16,8 @@ FAULTS = [
         (
             Edit(
                 "agentrun.runtime.hub:EventStream._put",
-                "length = len(queue)\n",
-                "length = len(queue)\n        if self.lagging:\n            raise anyio.WouldBlock\n",
+                "queue = self._queue\n",
+                "queue = self._queue\n        if self.lagging:\n            raise anyio.WouldBlock\n",
             ),
         ),
         "slow watcher",
@@ -82,7 +82,7 @@ FAULTS = [
         "the terminal event is dropped for a full buffer",
         (
             Edit(
-                "agentrun.runtime.hub:EventStream._put",
+                "agentrun.runtime.hub:EventStream._put_with_care",
                 '(kind in _DELTAS and self.overflow == "drop")',
                 'self.overflow == "drop"',
             ),
