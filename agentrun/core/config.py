@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from agentrun.core.errors import UserError
 from agentrun.core.limits import Limits
@@ -12,6 +12,10 @@ from agentrun.core.model import Model, ModelRequest, ModelSettings, is_model
 from agentrun.core.plain import PlainValue
 
 __all__ = ["RunConfig"]
+
+_GUARDRAIL_TIMEOUT: Final = 30.0
+_CLEANUP_GRACE: Final = 5.0
+_MAX_PENDING: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
@@ -46,14 +50,15 @@ class RunConfig(PlainValue):
     max_seconds: float | None = None
     max_parallel_tools: int | None = None
     tool_timeout: float | None = None
-    guardrail_timeout: float = 30.0
-    cleanup_grace: float = 5.0
+    guardrail_timeout: float = _GUARDRAIL_TIMEOUT
+    cleanup_grace: float = _CLEANUP_GRACE
     input_filter: Callable[[ModelRequest], ModelRequest | Awaitable[ModelRequest]] | None = None
     on_approval: Literal["wait", "end"] | None = None
-    max_pending_injections: int = 1000
+    max_pending_injections: int = _MAX_PENDING
 
     def __post_init__(self) -> None:
-        # One by one, not in a loop over their names: it is done for each run of those who make a config for each.
+        # One by one, not in a loop over their names, and what was left as it is needs no check: it is done for each run
+        # of those who make a config for each.
         if self.max_turns is not None:
             _check_count("max_turns", self.max_turns, none_ok=True)
         if self.max_tokens is not None:
@@ -62,13 +67,16 @@ class RunConfig(PlainValue):
             _check_count("max_tool_calls", self.max_tool_calls, none_ok=True)
         if self.max_parallel_tools is not None:
             _check_count("max_parallel_tools", self.max_parallel_tools, none_ok=True)
-        _check_count("max_pending_injections", self.max_pending_injections, none_ok=False)
+        if self.max_pending_injections is not _MAX_PENDING:
+            _check_count("max_pending_injections", self.max_pending_injections, none_ok=False)
         if self.max_seconds is not None:
             _check_seconds("max_seconds", self.max_seconds, least="more than 0")
         if self.tool_timeout is not None:
             _check_seconds("tool_timeout", self.tool_timeout, least="more than 0")
-        _check_seconds("guardrail_timeout", self.guardrail_timeout, least="more than 0")
-        _check_seconds("cleanup_grace", self.cleanup_grace, least="0 or more")
+        if self.guardrail_timeout is not _GUARDRAIL_TIMEOUT:
+            _check_seconds("guardrail_timeout", self.guardrail_timeout, least="more than 0")
+        if self.cleanup_grace is not _CLEANUP_GRACE:
+            _check_seconds("cleanup_grace", self.cleanup_grace, least="0 or more")
         if self.model is not None and not isinstance(self.model, str) and not is_model(self.model):
             raise UserError(
                 "RunConfig.model must be a string such as 'openai:gpt-5.1-mini', or a model object (with a stream() "

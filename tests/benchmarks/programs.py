@@ -117,9 +117,9 @@ async def agentrun_agent(agent: Agent[Any, Any], model: Model) -> Seen:
                 text.append(event.text)
             elif type(event) is ToolEnded:
                 outputs.append(event.output)
-        result = await live.wait()
     seen = "".join(text)
-    assert result.output == seen
+    assert live.result is not None  # it is there when the last event has come
+    assert live.result.output == seen
     return seen, tuple(outputs)
 
 
