@@ -50,6 +50,8 @@ class _Guard:
 class GuardRace:
     """The guardrails of a run that are at work, and what they said."""
 
+    __slots__ = ("_guards", "_run")
+
     def __init__(self, run: Run) -> None:
         self._run = run
         self._guards: list[_Guard] = []

@@ -109,7 +109,7 @@ class EventStream:
                         self._waiter = None
                         self._asleep = False
             event = queue.popleft()
-            if len(queue) == self._low_water:
+            if self._hub._room is not None and len(queue) == self._low_water:
                 self._hub.room()
             return event
         except BaseException:

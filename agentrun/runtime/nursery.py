@@ -54,6 +54,25 @@ class RunNursery:
     contextlib on its way.
     """
 
+    __slots__ = (
+        "_agent",
+        "_backend",
+        "_config",
+        "_deps",
+        "_end_on_approval",
+        "_entered",
+        "_hooks",
+        "_input",
+        "_live",
+        "_machine",
+        "_models",
+        "_next_agent",
+        "_run",
+        "_session",
+        "_snapshot",
+        "_task_group",
+    )
+
     def __init__(
         self,
         agent: Agent[Any, Any],

@@ -297,7 +297,7 @@ class ToolRun(ToolCallServices):
             attempts -= 1
             try:
                 if tool.is_async:
-                    return await tool.call(self.ctx, self.arguments)
+                    return await tool.call(self.ctx if tool.takes_context else None, self.arguments)
                 return await self._invoke_sync(tool)
             except ToolError:
                 raise  # meant to end the run

@@ -118,6 +118,7 @@ async def compare(
     clock: Callable[[], float] = time.perf_counter,
     own_clock: bool = False,
     warm: bool = False,
+    collecting: bool = False,
 ) -> dict[str, list[float]]:
     """Run the programs in turns.
 
@@ -127,6 +128,7 @@ async def compare(
         per: The work is this many units; the values are for one.
         clock: What to read the time from.
         warm: They are warmed up already.
+        collecting: The garbage collector works meanwhile, as it does in most programs.
         own_clock: The program returns ``(seconds, result)`` itself, because not all that it does counts.
 
     Raises:
@@ -137,7 +139,8 @@ async def compare(
         results: dict[str, Any] = {}
         for name, program in programs.items():
             gc.collect()
-            gc.disable()
+            if not collecting:
+                gc.disable()
             try:
                 started = clock()
                 result = await program()

@@ -93,7 +93,7 @@ def measure(settings: Settings) -> Iterable[Comparison]:
 
         return {AGENTRUN: with_agentrun, FLOOR: sc_floor, LEAN: lean, BARE: bare_loop}
 
-    async def cpu_of(runs: int, count: int, rounds: int) -> dict[str, list[float]]:
+    async def cpu_of(runs: int, count: int, rounds: int, *, collecting: bool = False) -> dict[str, list[float]]:
         async def results(run: _Run) -> list[Seen]:
             return (await _together(run, runs, count))[1]
 
@@ -102,11 +102,17 @@ def measure(settings: Settings) -> Iterable[Comparison]:
             rounds=rounds,
             per=runs,
             clock=time.process_time,
+            collecting=collecting,
         )
 
     async def cpu(backend: str) -> Comparison:
         samples = await cpu_of(runs, 1, rounds)
         return Comparison("CPU time for each run", backend, samples, aims=[Aim(FLOOR, 1.0)])
+
+    async def collecting(backend: str) -> Comparison:
+        # With thousands of runs alive, each collection walks all that they hold; and what is left to it counts, too.
+        samples = await cpu_of(runs, 1, rounds, collecting=True)
+        return Comparison("the same, garbage collector on", backend, samples, aims=[Aim(FLOOR, 1.0)])
 
     async def streaming(backend: str) -> Comparison:
         samples = await cpu_of(runs, _DELTAS, settings.pick(1, 5))
@@ -150,6 +156,7 @@ def measure(settings: Settings) -> Iterable[Comparison]:
         return Comparison("memory for each live run", backend, samples, unit="B", findings=findings)
 
     yield from on_backends(settings, cpu)
+    yield from on_backends(settings, collecting)
     yield from on_backends(settings, streaming)
     yield from on_backends(settings, more)
     yield from on_backends(settings, memory)
