@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
 
 from agentrun.core.errors import UserError
 from agentrun.testing.sweep_arguments import (
@@ -22,7 +24,14 @@ from agentrun.testing.sweep_arguments import (
     choose_checks,
     choose_modes,
 )
-from agentrun.testing.sweeping.engine import BackendName, Baseline, Conditions, Engine, check_backends
+from agentrun.testing.sweeping.engine import (
+    BackendName,
+    Baseline,
+    Conditions,
+    Engine,
+    check_backends,
+    first_difference,
+)
 from agentrun.testing.sweeping.places import Place, first_line
 from agentrun.testing.sweeping.points import Point, Shot, Trial
 from agentrun.testing.sweeping.progress import Progress
@@ -41,6 +50,8 @@ __all__ = [
 __tracebackhide__ = hidden_in_pytest
 
 T = TypeVar("T")
+
+_MOST_SUSPECTS: Final = 16
 
 
 def cancel_everywhere(
@@ -179,11 +190,15 @@ def sweep(
     given_backends, given_modes = tuple(backends), tuple(modes)
     report = SweepReport()
     began = time.perf_counter()
-    with Engine(conditions, backends) as engine, Progress(title, progress) as bar:
+    with Engine(conditions, backends) as engine, Progress(title, progress) as bar, suppress(_StateChangedError):
         for backend in backends:
             _Backend(engine, backend, conditions, report, bar, rerun, choose).sweep(modes, second, limit, chosen)
     report.seconds = time.perf_counter() - began
     return report
+
+
+class _StateChangedError(Exception):
+    """A run has changed what later ones find. They would tell what comes of that, and no more about the scenario."""
 
 
 class _Backend:
@@ -207,12 +222,15 @@ class _Backend:
         self._rerun = rerun
         self._choose = choose
         self._baseline: Baseline
+        self._latest: deque[Failure] = deque(
+            maxlen=_MOST_SUSPECTS
+        )  # the runs before this one, whether they failed or not
 
     def sweep(self, modes: Sequence[Mode], second: int, limit: int | None, only: _Only | None) -> None:
         self._baseline = baseline = self._engine.baseline(self._name)
         self._report.points += len(baseline.points)
         if baseline.violations and (only is None or only.mode == BASELINE):
-            self._fail(Mode(BASELINE, "after", ""), 0, None, "", None, (), baseline.violations)
+            self._report.failures.append(self._failure(Mode(BASELINE, "after", ""), (), None, baseline.violations))
         if any(violation.check in ("deadlock", "grace") for violation in baseline.violations):
             return  # it has no end of its own
         plans = [(mode, self._shots(mode, limit, only)) for mode in modes if self._name in mode.backends]
@@ -225,6 +243,7 @@ class _Backend:
                 trial = self._inject(mode, (shot,), baseline.sequence)
                 if second and trial.steps > shot.point:
                     self._again(mode, shot, _spread(range(shot.point + 1, trial.steps), second), trial.sequence)
+        self._look_back()
 
     def _shots(self, mode: Mode, limit: int | None, only: _Only | None) -> list[Shot]:
         shots: list[Shot] = []
@@ -252,42 +271,101 @@ class _Backend:
         trial = self._engine.trial(self._name, shots, expected)
         report = self._report
         report.injections += 1
-        first, second = shots[0], (shots[1].point if len(shots) > 1 else None)
-        delivered = tuple(f"{record.label} at {place}" for record in trial.records for place in record.deliveries)
-        report.delivered += bool(delivered)
+        if trial.fired < len(shots):
+            self._look_back()  # it was not as before already when nothing had been done to it
+        report.delivered += any(record.deliveries for record in trial.records)
         violations = trial.violations
         if trial.diverged is not None:
             report.diverged += 1
             point = self._baseline.points[min(trial.diverged, len(self._baseline.points)) - 1]
             text = f"not the same steps as in the clean run, from point {trial.diverged} on, where {point.task} was at"
-            violations = [Violation("diverged", text, point.before, self._conditions.laws.get("diverged")), *violations]
+            violations = [self._violation("diverged", text, point.before), *violations]
+        self._latest.append(self._failure(mode, shots, trial, violations))
         if violations:
-            task = self._baseline.points[first.point - 1].task
-            self._fail(mode, first.point, second, task, first.place, delivered, violations, trial.cut)
+            report.failures.append(self._latest[-1])
         self._progress.step(bool(violations))
         return trial
 
-    def _fail(
-        self,
-        mode: Mode,
-        point: int,
-        second: int | None,
-        task: str,
-        place: Place | None,
-        delivered: tuple[str, ...],
-        violations: Sequence[Violation],
-        cut: tuple[tuple[str, Place], ...] = (),
-    ) -> None:
-        seed = self._conditions.seed
-        name = _Only(self._name, mode.name, point, second)
-        total = len(self._baseline.points)
-        distinct = tuple(dict.fromkeys(delivered))
-        self._report.failures.append(
-            Failure(
-                str(name), self._name, mode.name, point, total, second, task, place, distinct, tuple(violations), seed,
-                self._rerun, cut,
-            )
-        )  # fmt: skip
+    def _look_back(self) -> None:
+        """Look whether the latest run has left something behind that later ones find.
+
+        Raises:
+            _StateChangedError: It has; the report says so.
+        """
+        if not self._latest or (changed := self._aftermath()) is None:
+            return
+        since, violation = changed
+        suspects = list(self._latest)
+        # A run that was disturbed before it came to where the difference is could not tell. If it was stopped where
+        # an undisturbed one waits now, it has found that, and has not caused it.
+        while (
+            len(suspects) > 1
+            and suspects[-1].point <= since
+            and any(place == violation.place for _, place in suspects[-1].cut)
+        ):
+            suspects.pop()
+        to_blame = suspects[-1]
+        failures = self._report.failures
+        if to_blame in failures:
+            failures.remove(to_blame)
+        failures.append(replace(to_blame, violations=(*to_blame.violations, violation)))
+        raise _StateChangedError
+
+    def _aftermath(self) -> tuple[int, Violation] | None:
+        """What an undisturbed run does now that it did not do at first, and from which point on.
+
+        It must do so twice, or else it is only not deterministic.
+        """
+        if "aftermath" in self._conditions.ignore:
+            return None
+        points = self._baseline.points
+        now = self._engine.trial(self._name, keep_trace=True)
+        difference = first_difference(points, now.trace or [])
+        if difference is None and not (now.violations and not self._baseline.violations):
+            return None
+        again = self._engine.trial(self._name, keep_trace=True)
+        if first_difference(now.trace or [], again.trace or []) is not None:
+            return None
+        first, then = difference if difference is not None else (None, None)
+        place: Place | None = None
+        if then is not None and then.after is not None and (first is None or first.before == then.before):
+            what, place = f"{then.task} now waits at", then.after
+        elif then is not None:
+            what, place = f"{then.task} is now at", then.before
+        elif first is not None:
+            what, place = f"it now ends while {first.task} is at", first.before
+        else:
+            what = str(now.violations[0])
+        point = then or first
+        since = point.number if point is not None else len(points)
+        return since, self._violation("aftermath", f"with nothing done to it, {what}", place)
+
+    def _violation(self, check: Check, message: str, place: Place | None) -> Violation:
+        return Violation(check, message, place, self._conditions.laws.get(check))
+
+    def _failure(
+        self, mode: Mode, shots: tuple[Shot, ...], trial: Trial | None, violations: Sequence[Violation]
+    ) -> Failure:
+        points = self._baseline.points
+        first = shots[0] if shots else None
+        second = shots[1].point if len(shots) > 1 else None
+        records = trial.records if trial is not None else []
+        delivered = [f"{record.label} at {place}" for record in records for place in record.deliveries]
+        return Failure(
+            str(_Only(self._name, mode.name, first.point if first is not None else 0, second)),
+            self._name,
+            mode.name,
+            first.point if first is not None else 0,
+            len(points),
+            second,
+            points[first.point - 1].task if first is not None else "",
+            first.place if first is not None else None,
+            tuple(dict.fromkeys(delivered)),
+            tuple(violations),
+            self._conditions.seed,
+            self._rerun,
+            trial.cut if trial is not None else (),
+        )
 
 
 @dataclass(frozen=True, slots=True)

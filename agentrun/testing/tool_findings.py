@@ -87,6 +87,12 @@ _ADVICE: Final[dict[str, str]] = {
         "The tool does not do the same each time. Have it made afresh for each run with all that it uses: pass a "
         "function that makes the tool, and `deps=`; seed what is random, and iterate no sets."
     ),
+    "aftermath": (
+        "What the tool has taken, such as a lock of its module, is still taken when it was stopped there. Begin the "
+        "`try` (or `async with`) with the very next statement after what takes something, with no await between them; "
+        "or register what gives it back: `ctx.on_cleanup(release)`. If it is meant to keep something from one run to "
+        "the next, have it made afresh: pass a function that makes the tool with all that it uses, and `deps=`."
+    ),
     "other": "A tool cannot bring this about: please report it, together with the tool, as a bug of agentrun's.",
 }
 

@@ -164,10 +164,10 @@ class WatchedRuns:
                 trial.violate("law", "the run has ended, and its events have not", law=2)
         for broken in (*broken_laws(record), *self._steering.broken_laws()):
             trial.violate("law", broken.evidence, law=broken.law)
-        if trial.fired == 0 and not trial.violations and self._must_be_same(record):
-            self._compare(record)
         if plan.oracle is not None:
             await ask(plan.oracle, *([record] if self._oracle_takes_record else []))
+        if trial.fired == 0 and not trial.violations and self._must_be_same(record):
+            self._compare(record)
 
     def _must_be_same(self, record: RunRecord) -> bool:
         """Whether law 11 says anything about the clean run.
@@ -194,7 +194,7 @@ class WatchedRuns:
         backend = anyio.get_cancelled_exc_class().__module__.partition(".")[0]
         if self._clean is None:
             self._clean = backend, clean
-        elif self._clean[1] != clean:
+        elif self._clean[0] != backend and self._clean[1] != clean:
             other, (history, events) = self._clean
             if history != clean[0]:
                 difference = f"{history!r}\n    {clean[0]!r}"

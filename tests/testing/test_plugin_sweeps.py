@@ -192,7 +192,7 @@ def test_fixtures_and_instances_are_made_anew_for_each_run_and_torn_down_after_i
 
     def test_afterwards():
         # Two backends; for each: once at setup, two clean runs, one run for each of two points; and this test.
-        assert len(made) == 2 * (1 + 2 + 2) + 1
+        assert len(made) == 2 * (1 + 2 + 2 + 1) + 1
         assert len(ended) == len(made) - 1
         assert len(shared_made) == 1
     """,
@@ -276,7 +276,7 @@ def test_the_oracle_of_the_marker_is_asked_before_the_fixtures_go(pytester: pyte
         await anyio.sleep(1)
 
     def test_afterwards():
-        assert len(asked) == 2 + 3
+        assert len(asked) == 2 + 3 + 1
     """
     for kind in ("def", "async def"):
         run(pytester, source.format(kind=kind)).assert_outcomes(passed=2)

@@ -39,5 +39,6 @@ LAWS_OF_CHECKS: Final[dict[Check, int]] = {
     "livelock": 6,
     "deadlock": 6,
     "diverged": 11,
+    "aftermath": 1,
 }
 """What is found in any program, as the law that it breaks if the program is a run."""

@@ -21,7 +21,7 @@ from agentrun.testing.sweeping.real_sockets import no_real_sockets
 from agentrun.testing.sweeping.thread_patches import exchanged
 from agentrun.testing.sweeping.verdicts import Check, SweepRefused, Violation, hidden_in_pytest
 
-__all__ = ["BackendName", "Baseline", "Conditions", "Engine", "check_backends"]
+__all__ = ["BackendName", "Baseline", "Conditions", "Engine", "check_backends", "first_difference"]
 
 __tracebackhide__ = hidden_in_pytest
 
@@ -201,22 +201,39 @@ class Engine:
         return Baseline(points, first.sequence, first.violations)
 
 
-def _compare(backend: str, one: list[Point], other: list[Point]) -> None:
+def first_difference(one: Sequence[Point], other: Sequence[Point]) -> tuple[Point | None, Point | None] | None:
+    """The first point that is not the same in two runs, as it is in each; ``None`` in place of one that there is not.
+
+    Returns ``None`` if there is no difference.
+    """
     for first, second in zip(one, other, strict=False):
         if (first.task, first.before, first.after) != (second.task, second.before, second.after):
-            raise SweepRefused(
-                f"the scenario is not deterministic: two clean runs on {backend} differ at point {first.number}\n"
-                f"  once:      {_describe(first)}\n"
-                f"  the other: {_describe(second)}\n"
-                "make sure that it starts from fresh state each time, and uses no real time, no randomness without a "
-                "seed, and no order of sets"
-            )
-    if len(one) != len(other):
-        longer = one if len(one) > len(other) else other
+            return first, second
+    if len(one) == len(other):
+        return None
+    shared = min(len(one), len(other))
+    return (one[shared], None) if len(one) > shared else (None, other[shared])
+
+
+def _compare(backend: str, one: list[Point], other: list[Point]) -> None:
+    difference = first_difference(one, other)
+    if difference is None:
+        return
+    first, second = difference
+    if first is not None and second is not None:
         raise SweepRefused(
-            f"the scenario is not deterministic: two clean runs on {backend} have {len(one)} and {len(other)} points; "
-            f"the first that only one of them has is {_describe(longer[min(len(one), len(other))])}"
+            f"the scenario is not deterministic: two clean runs on {backend} differ at point {first.number}\n"
+            f"  once:      {_describe(first)}\n"
+            f"  the other: {_describe(second)}\n"
+            "make sure that it starts from fresh state each time, and uses no real time, no randomness without a "
+            "seed, and no order of sets"
         )
+    only = first if first is not None else second
+    assert only is not None
+    raise SweepRefused(
+        f"the scenario is not deterministic: two clean runs on {backend} have {len(one)} and {len(other)} points; "
+        f"the first that only one of them has is {_describe(only)}"
+    )
 
 
 def _describe(point: Point) -> str:

@@ -37,6 +37,7 @@ Check: TypeAlias = Literal[
     "deadlock",
     "oracle",
     "diverged",
+    "aftermath",
     "law",
 ]
 
@@ -55,6 +56,7 @@ CHECKS: Final[dict[Check, str]] = {
     "deadlock": "deadlock",
     "oracle": "the oracle's verdict",
     "diverged": "not the same as the baseline",
+    "aftermath": "a later run is not the same, so the sweep ends here",
     "law": "a law of the run is broken",
 }
 """What each check is called in messages."""

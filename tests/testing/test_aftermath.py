@@ -1,0 +1,177 @@
+"""What a run leaves to those that come after it, in a lock of the module, say, is blamed on what has left it."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from agentrun.testing import SweepRefused, ToolCheckFailed, cancel_everywhere, check_tool, replay
+
+both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+class Lock:
+    """One that belongs to no event loop, as those of a module must."""
+
+    def __init__(self) -> None:
+        self.held = False
+        self.waiting: list[anyio.Event] = []
+
+    async def acquire(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        while self.held:
+            self.waiting.append(anyio.Event())
+            await self.waiting[-1].wait()
+        self.held = True
+
+    def release(self) -> None:
+        self.held = False
+        while self.waiting:
+            self.waiting.pop().set()
+
+
+def tool_that_takes_before_the_try() -> Callable[..., Any]:
+    lock = Lock()
+
+    async def store(text: str) -> str:
+        await lock.acquire()
+        await anyio.sleep(0.1)  # BUG
+        try:
+            await anyio.sleep(1)
+        finally:
+            lock.release()
+        return text
+
+    return store
+
+
+def line_of(function: Callable[..., Any], mark: str) -> str:
+    lines, first = inspect.getsourcelines(function)
+    return f"test_aftermath.py:{first + next(number for number, line in enumerate(lines) if mark in line)} "
+
+
+@both
+def test_a_lock_of_the_module_that_a_stopped_tool_still_holds_is_told_with_the_line_of_the_stop(backend: Any) -> None:
+    store = tool_that_takes_before_the_try()
+    with pytest.raises(ToolCheckFailed) as caught:
+        check_tool(store, {"text": "it"}, backends=[backend])
+    message = str(caught.value)
+    assert "law 1 (nothing outlives its run): a later run is not the same" in message
+    assert "with nothing done to it, the tool now waits at" in message
+    (cancelled,) = [line for line in message.splitlines() if "the tool was cancelled at" in line]
+    assert line_of(store, "# BUG") in cancelled
+    assert "try" in message.partition("What to do: ")[2]
+
+
+@both
+def test_nothing_else_is_said_of_the_runs_that_come_after_it(backend: Any) -> None:
+    with pytest.raises(ToolCheckFailed) as caught:
+        check_tool(tool_that_takes_before_the_try(), {"text": "it"}, backends=[backend])
+    report = caught.value.report
+    assert [[violation.check for violation in failure.violations] for failure in report.failures] == [["aftermath"]]
+    assert report.diverged == 0
+    assert "bug of agentrun's" not in str(caught.value)
+
+
+@both
+def test_a_tool_that_is_made_afresh_has_no_aftermath(backend: Any) -> None:
+    report = check_tool(lambda: tool_that_takes_before_the_try(), {"text": "it"}, backends=[backend])
+    assert not report.failures  # nobody else wants the lock, which is another one each time
+
+
+def program_that_keeps(rooms: int) -> Callable[[], Any]:
+    free = [rooms]
+
+    async def program() -> None:
+        if not free[0]:
+            await anyio.sleep(5)  # FULL
+        free[0] -= 1
+        await anyio.sleep(1)  # KEPT
+        free[0] += 1
+
+    return program
+
+
+@both
+@pytest.mark.parametrize("rooms", [1, 3])
+def test_the_stop_after_which_nothing_is_left_is_blamed(backend: Any, rooms: int) -> None:
+    program = program_that_keeps(rooms)
+    report = cancel_everywhere(program, backends=[backend])
+    failure = report.failures[-1]
+    assert [violation.check for violation in failure.violations] == ["aftermath"]
+    assert line_of(program, "# FULL") in str(failure.violations[0])
+    ((_, place),) = failure.cut
+    assert line_of(program, "# KEPT") in str(place)
+    assert "a later run is not the same, so the sweep ends here" in str(report)
+
+
+@both
+def test_what_the_very_last_run_leaves_is_found_too(backend: Any) -> None:
+    program = program_that_keeps(1)
+    report = cancel_everywhere(program, backends=[backend], modes=["suspended"], limit=1)
+    assert [[violation.check for violation in failure.violations] for failure in report.failures] == [["aftermath"]]
+
+
+@both
+def test_its_id_shows_it_again_where_nothing_has_been_left_yet(backend: Any) -> None:
+    (failure,) = cancel_everywhere(program_that_keeps(1), backends=[backend], modes=["suspended"]).failures
+    report = cancel_everywhere(program_that_keeps(1), backends=[backend], modes=["suspended"], only=failure.id)
+    assert [again.violations for again in report.failures] == [failure.violations]
+
+
+@both
+def test_where_it_has_been_left_already_the_clean_run_is_another_one(backend: Any) -> None:
+    (failure,) = cancel_everywhere(program_that_keeps(1), backends=[backend], modes=["suspended"]).failures
+    assert replay(failure) is None
+
+
+@both
+def test_a_program_that_does_something_else_each_time_is_said_to(backend: Any) -> None:
+    runs = itertools.count()
+
+    async def something_else_each_time() -> None:
+        number = next(runs)
+        for _ in range(3 if number < 4 else 1 + number % 2):
+            await anyio.sleep(1)
+
+    report = cancel_everywhere(something_else_each_time, backends=[backend], modes=["resuming"])
+    assert report.diverged > 0
+    assert "aftermath" not in {violation.check for failure in report.failures for violation in failure.violations}
+
+
+@both
+def test_an_aftermath_that_is_to_be_ignored_is_not_looked_for(backend: Any) -> None:
+    report = cancel_everywhere(program_that_keeps(1), backends=[backend], ignore=["aftermath"])
+    assert {violation.check for failure in report.failures for violation in failure.violations} == {"diverged"}
+
+
+def test_a_tool_that_fails_on_one_backend_alone_is_not_said_to_be_a_bug_of_ours() -> None:
+    """A lock that was made before there was an event loop belongs to the first that it is used in."""
+    of_the_module = anyio.Lock()
+
+    async def store() -> str:
+        async with of_the_module:
+            await anyio.sleep(1)
+        return "stored"
+
+    with pytest.raises(ToolCheckFailed) as caught:
+        check_tool(store)
+    assert "the tool raised in the undisturbed run: " in str(caught.value)
+    assert "bug of agentrun's" not in str(caught.value)
+
+
+def test_clean_runs_that_differ_are_refused_as_before() -> None:
+    runs = itertools.count()
+
+    async def program() -> None:
+        await anyio.sleep(1)
+        if next(runs):
+            await anyio.sleep(1)
+
+    with pytest.raises(SweepRefused, match="not deterministic"):
+        cancel_everywhere(program, backends=["asyncio"])
