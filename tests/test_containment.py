@@ -1378,3 +1378,30 @@ def test_cleanup_behind_a_group_that_has_raised_errors_is_left_in_peace(backend:
     outcome, _ = _cancelled_in_virtual_time(cleans_up, backend)
     assert (outcome.ending, cleaned) == ("cancelled", [2.0])
     assert outcome.error is not None
+
+
+@pytest.mark.parametrize("when", ["before its first step", "in its first step", "in a later step"])
+@pytest.mark.parametrize("first", ["sleep", "checkpoint"])
+async def test_cleanup_of_code_that_was_cancelled_before_it_awaited_is_left_in_peace(first: str, when: str) -> None:
+    """trio tells such code in a scope of its own. In its cleanup, what asks for a cancellation must not get it again."""
+    seen: list[str] = []
+
+    async def code() -> None:
+        if when == "in a later step":
+            await checkpoints(1)
+        if when != "before its first step":
+            contained.cancel()
+        try:
+            await (anyio.sleep(0) if first == "sleep" else anyio.lowlevel.checkpoint())
+            seen.append("not told")
+        finally:
+            async with anyio.Lock():
+                await checkpoints(2)
+            seen.append("cleaned up")
+
+    contained: Contained[None] = Contained(5.0)
+    if when == "before its first step":
+        contained.cancel()
+    outcome = await contained.run(code())
+    assert seen == ["cleaned up"]
+    assert (outcome.ending, outcome.error) == ("cancelled", None)
