@@ -1405,3 +1405,41 @@ async def test_cleanup_of_code_that_was_cancelled_before_it_awaited_is_left_in_p
     outcome = await contained.run(code())
     assert seen == ["cleaned up"]
     assert (outcome.ending, outcome.error) == ("cancelled", None)
+
+
+async def test_an_error_out_of_a_cancelled_scope_of_its_own_is_that_of_a_cleanup_if_the_code_was_cancelled_too() -> (
+    None
+):
+    async def code() -> None:
+        with anyio.CancelScope() as own:
+            own.cancel()
+            contained.cancel()
+            try:
+                await anyio.sleep_forever()
+            except BaseException:
+                raise KeyError("gone") from None
+
+    contained: Contained[None] = Contained(5.0)
+    outcome = await contained.run(code())
+    assert outcome.ending == "cancelled"
+    assert isinstance(outcome.error, KeyError)
+
+
+async def test_only_native_cancellations_that_come_while_the_code_runs_are_its_own(anyio_backend_name: str) -> None:
+    asyncio_only(anyio_backend_name)
+
+    async def lets_one_out() -> None:
+        raise asyncio.CancelledError
+
+    async def host() -> tuple[Outcome[None], int]:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        outcome = await Contained[None](5.0).run(lets_one_out())
+        return outcome, task.cancelling()
+
+    outcome, cancelling = await asyncio.create_task(host())
+    assert outcome.ending == "foreign_cancellation"
+    assert cancelling == 1  # which is the host's, and is left to it

@@ -381,3 +381,11 @@ async def test_each_task_of_a_run_is_named_for_what_it_does() -> None:
         await at_work(live, *kept, "agentrun hook of tool hooked (c3)", "agentrun timer RUN")
         unhook.set()
         live.interrupt()
+
+
+async def test_a_run_whose_driver_has_not_begun_is_starting() -> None:
+    async with open_run(Agent("a", model=ScriptedModel([Say("Yes.")])), "Go.") as live:
+        state = live.state()
+        assert (state.status, state.phase, state.turn, state.scope.children) == ("running", "starting", 0, ())
+        await live.wait()
+    assert live.state().phase == "ended"

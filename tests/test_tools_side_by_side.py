@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import anyio
@@ -9,7 +10,7 @@ import anyio.lowlevel
 import pytest
 from laws.support import check_ended, checkpoints, structural, watch
 
-from agentrun import Agent, RunConfig, ToolOutput, open_run, run, tool
+from agentrun import Agent, RunConfig, ToolCall, ToolOutput, open_run, run, tool
 from agentrun.events import ApprovalRequested, Event, ToolEnded, ToolStarted
 from agentrun.runtime.tool_run import ToolRun
 from agentrun.testing import Call, Say, ScriptedModel
@@ -124,3 +125,17 @@ async def test_a_calls_task_that_breaks_between_two_pieces_of_user_code_still_en
     assert result.error is (problem if what == "bug" else None)
     outputs = {item.call_id: (item.status, item.output) for item in result.items if isinstance(item, ToolOutput)}
     assert outputs["c"] == ("cancelled", "Cancelled before it finished: its task was cancelled.")
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+async def test_the_start_of_a_call_is_told_with_its_name_and_arguments(calls: int) -> None:
+    async def add(a: int, b: int) -> int:
+        return a + b
+
+    asked = [Call("add", {"a": number, "b": 1}) for number in range(calls)]
+    agent = Agent("a", tools=[add], model=ScriptedModel([asked, Say("Done.")]))
+    async with open_run(agent, "Go.") as live:
+        told = [event async for event in live.events() if isinstance(event, ToolStarted)]
+        calls_made = [item for item in (await live.wait()).items if isinstance(item, ToolCall)]
+    assert [(e.call_id, e.name, e.arguments) for e in told] == [(c.call_id, c.name, c.arguments) for c in calls_made]
+    assert [(e.name, json.loads(e.arguments)) for e in told] == [("add", {"a": n, "b": 1}) for n in range(calls)]
