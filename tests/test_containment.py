@@ -1383,7 +1383,7 @@ def test_cleanup_behind_a_group_that_has_raised_errors_is_left_in_peace(backend:
 @pytest.mark.parametrize("when", ["before its first step", "in its first step", "in a later step"])
 @pytest.mark.parametrize("first", ["sleep", "checkpoint"])
 async def test_cleanup_of_code_that_was_cancelled_before_it_awaited_is_left_in_peace(first: str, when: str) -> None:
-    """trio tells such code in a scope of its own. In its cleanup, what asks for a cancellation must not get it again."""
+    """trio tells such code in a scope of its own. What asks for a cancellation in its cleanup must not get it again."""
     seen: list[str] = []
 
     async def code() -> None:

@@ -18,7 +18,7 @@ from agentrun.testing import ToolCheckFailed
 PAGE = (Path(__file__).parent.parent / "docs" / "fuzzing.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
 OUTPUT = re.findall(r"^```text\n(.*?)\n```$", PAGE, re.M | re.S)
-FIRST, REPLAY, WRONG_FIX, RIGHT_FIX, SYNC, SYNC_FIX, WITHOUT_AGENTS, WHOLE_AGENT = PYTHON
+FIRST, REPLAY, WRONG_FIX, RIGHT_FIX, MODULE, SYNC, SYNC_FIX, WITHOUT_AGENTS, WHOLE_AGENT = PYTHON
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +27,8 @@ def _in_a_directory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     yield
-    sys.modules.pop("test_query", None)
-    sys.modules.pop("test_crunch", None)
+    for name in ("test_query", "test_store", "test_crunch"):
+        sys.modules.pop(name, None)
     linecache.clearcache()
 
 
@@ -77,13 +77,22 @@ def test_the_sweeps_of_code_without_agents_and_of_a_whole_agent_pass() -> None:
     page.test_the_agent_can_be_stopped_anywhere()
 
 
+def test_the_lock_of_a_module_that_a_stop_leaves_taken_is_told_as_shown() -> None:
+    Path("test_store.py").write_text(MODULE, encoding="utf-8")
+    importlib.invalidate_caches()
+    page = importlib.import_module("test_store")
+    with pytest.raises(ToolCheckFailed) as caught:
+        page.test_store_can_be_stopped_anywhere()
+    assert str(caught.value) == OUTPUT[3]
+
+
 def test_the_sync_tool_that_does_not_look_fails_as_shown_and_passes_when_it_looks() -> None:
     Path("test_crunch.py").write_text(SYNC, encoding="utf-8")
     importlib.invalidate_caches()
     page = importlib.import_module("test_crunch")
     with pytest.raises(ToolCheckFailed) as caught:
         page.test_crunch_can_be_stopped_anywhere()
-    assert str(caught.value) == OUTPUT[3]
+    assert str(caught.value) == OUTPUT[4]
     exec(SYNC_FIX, vars(page))
     page.test_crunch_can_be_stopped_anywhere()
 
