@@ -294,28 +294,21 @@ class _Backend:
         """
         if not self._latest or (changed := self._aftermath()) is None:
             return
-        since, violation = changed
         suspects = list(self._latest)
-        # A run that was disturbed before it came to where the difference is could not tell. If it was stopped where
-        # an undisturbed one waits now, it has found that, and has not caused it.
-        while (
-            len(suspects) > 1
-            and suspects[-1].point <= since
-            and any(place == violation.place for _, place in suspects[-1].cut)
-        ):
-            suspects.pop()
+        # A run that was disturbed early may not have been told from others. If it was stopped where an undisturbed one
+        # waits now, and none did before, it has found things so, and has not brought them about.
+        if changed.place not in [point.after for point in self._baseline.points]:
+            while len(suspects) > 1 and any(place == changed.place for _, place in suspects[-1].cut):
+                suspects.pop()
         to_blame = suspects[-1]
         failures = self._report.failures
         if to_blame in failures:
             failures.remove(to_blame)
-        failures.append(replace(to_blame, violations=(*to_blame.violations, violation)))
+        failures.append(replace(to_blame, violations=(*to_blame.violations, changed)))
         raise _StateChangedError
 
-    def _aftermath(self) -> tuple[int, Violation] | None:
-        """What an undisturbed run does now that it did not do at first, and from which point on.
-
-        It must do so twice, or else it is only not deterministic.
-        """
+    def _aftermath(self) -> Violation | None:
+        """What an undisturbed run does now that it did not do at first. Twice, or else it is only not deterministic."""
         if "aftermath" in self._conditions.ignore:
             return None
         points = self._baseline.points
@@ -336,9 +329,7 @@ class _Backend:
             what, place = f"it now ends while {first.task} is at", first.before
         else:
             what = str(now.violations[0])
-        point = then or first
-        since = point.number if point is not None else len(points)
-        return since, self._violation("aftermath", f"with nothing done to it, {what}", place)
+        return self._violation("aftermath", f"with nothing done to it, {what}", place)
 
     def _violation(self, check: Check, message: str, place: Place | None) -> Violation:
         return Violation(check, message, place, self._conditions.laws.get(check))

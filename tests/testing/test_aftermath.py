@@ -10,7 +10,18 @@ from typing import Any
 import anyio
 import pytest
 
-from agentrun.testing import SweepRefused, ToolCheckFailed, cancel_everywhere, check_tool, replay
+from agentrun import Agent
+from agentrun.testing import (
+    Call,
+    Say,
+    ScriptedModel,
+    SweepRefused,
+    ToolCheckFailed,
+    cancel_everywhere,
+    check_tool,
+    interrupt_everywhere,
+    replay,
+)
 
 both = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -175,3 +186,23 @@ def test_clean_runs_that_differ_are_refused_as_before() -> None:
 
     with pytest.raises(SweepRefused, match="not deterministic"):
         cancel_everywhere(program, backends=["asyncio"])
+
+
+def test_a_run_that_has_found_it_so_is_not_blamed_for_it() -> None:
+    """The lock is taken in a shielded step, so the tool is stopped one line later, with the lock in its hands."""
+    of_the_module = anyio.Lock()
+
+    async def store() -> str:
+        await of_the_module.acquire()
+        await anyio.sleep(0.1)  # BUG
+        try:
+            await anyio.sleep(1)
+        finally:
+            of_the_module.release()
+        return "stored"
+
+    agent = Agent("a", tools=[store], model=ScriptedModel([Call("store"), Say("Done.")]))
+    report = interrupt_everywhere(agent, "Go.", backends=["asyncio"], actions=["interrupt"])
+    (failure,) = report.failures
+    ((_, place),) = failure.cut
+    assert line_of(store, "# BUG") in str(place)
