@@ -1381,7 +1381,7 @@ def test_cleanup_behind_a_group_that_has_raised_errors_is_left_in_peace(backend:
 
 
 @pytest.mark.parametrize("when", ["before its first step", "in its first step", "in a later step"])
-@pytest.mark.parametrize("first", ["sleep", "checkpoint"])
+@pytest.mark.parametrize("first", ["sleep", "checkpoint", "for ever"])
 async def test_cleanup_of_code_that_was_cancelled_before_it_awaited_is_left_in_peace(first: str, when: str) -> None:
     """trio tells such code in a scope of its own. What asks for a cancellation in its cleanup must not get it again."""
     seen: list[str] = []
@@ -1392,6 +1392,8 @@ async def test_cleanup_of_code_that_was_cancelled_before_it_awaited_is_left_in_p
         if when != "before its first step":
             contained.cancel()
         try:
+            if first == "for ever":
+                await anyio.sleep_forever()
             await (anyio.sleep(0) if first == "sleep" else anyio.lowlevel.checkpoint())
             seen.append("not told")
         finally:

@@ -233,5 +233,8 @@ def test_what_was_injected_cannot_be_taken_back_once_the_event_loop_has_ended(an
 async def test_an_injection_cannot_be_waited_for_in_another_event_loop(anyio_backend_name: str) -> None:
     async with open_run(Agent("a", model=ScriptedModel([[Hang()]])), "go") as live:
         injection = live.inject("more")
-        with pytest.raises(UserError, match="in another event loop than the run's; look at its status there instead"):
+        where = (
+            r"^Injection.wait\(\) was called in another event loop than the run's; look at its status there instead$"
+        )
+        with pytest.raises(UserError, match=where):
             await in_thread(lambda: anyio.run(injection.wait, backend=anyio_backend_name))

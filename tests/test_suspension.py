@@ -245,10 +245,36 @@ async def in_a_block_of_an_async_generator(manager: Manager) -> None:
         await pause()
 
 
+class LeavingInABlock:
+    """Its ``__aexit__`` waits in a block."""
+
+    def __init__(self, manager: Manager) -> None:
+        self.made = [manager]
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *exc: object) -> None:
+        with self.made.pop():
+            await pause()
+
+
+async def in_a_block_of_an_aexit(manager: Manager) -> None:
+    async with LeavingInABlock(manager):
+        pass
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     "code",
-    [in_a_block, in_an_async_block, leaves_a_block, in_a_block_of_a_generator, in_a_block_of_an_async_generator],
+    [
+        in_a_block,
+        in_an_async_block,
+        leaves_a_block,
+        in_a_block_of_a_generator,
+        in_a_block_of_an_async_generator,
+        in_a_block_of_an_aexit,
+    ],
 )
 def test_the_blocks_that_code_is_in_or_leaves_are_seen(way: Any, code: Any) -> None:
     manager = Manager()

@@ -159,6 +159,25 @@ async def test_a_watcher_that_may_lose_deltas_keeps_as_many_as_its_buffer_takes(
     assert await rest(stream) == [*deltas[:3], EventsDropped(2), RunEnded("completed", None)]
 
 
+async def test_where_deltas_are_missing_is_told_once_and_before_what_comes_next() -> None:
+    hub = EventHub(running_backend())
+    stream = hub.subscribe(4, "drop")
+    deltas = [TextDelta(str(n)) for n in range(9)]
+    for delta in deltas[:6]:
+        hub.publish(delta)
+    assert [await anext(stream) for _ in range(3)] == deltas[:3]
+    hub.publish(deltas[6])  # there is room again
+    hub.publish(deltas[7])
+    hub.end(RunEnded("completed", None))
+    assert await rest(stream) == [
+        deltas[3],
+        EventsDropped(2),
+        deltas[6],
+        deltas[7],
+        RunEnded("completed", None),
+    ]
+
+
 async def test_of_the_progress_of_tools_a_lagging_watcher_keeps_twice_its_buffer() -> None:
     hub = EventHub(running_backend())
     stream = hub.subscribe(3, "wait")
