@@ -20,7 +20,7 @@ import pytest
 import agentrun
 
 PACKAGE = Path(agentrun.__file__).parent
-INTERNAL = {"core", "runtime"}  # what users need of these is importable from `agentrun`
+INTERNAL = {"__main__", "core", "runtime"}  # what users need of these is importable from `agentrun`
 PUBLIC_MODULES = [
     "agentrun",
     *sorted(f"agentrun.{info.name}" for info in pkgutil.iter_modules(agentrun.__path__) if info.name not in INTERNAL),

@@ -336,3 +336,20 @@ def test_nothing_heavy_is_imported() -> None:
 def test_user_errors_are_the_same_ones_as_in_python() -> None:
     with pytest.raises(UserError, match="MODULE:NAME"):
         load_agent("./path.py:agent")
+
+
+def test_it_is_also_a_module_to_run() -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "agentrun", "--version"], capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+    assert (process.returncode, process.stdout) == (0, f"agentrun {version('agentrun')}\n")
+    process = subprocess.run(
+        [sys.executable, "-m", "agentrun", "run"],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+        input="",
+    )
+    assert process.returncode != 0
+    assert process.stderr.startswith("agentrun: ")
