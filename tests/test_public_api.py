@@ -235,6 +235,7 @@ MAY_IMPORT = {
     "runtime": {"core", "models", "sessions", "tools"},
     "testing": {*_EVERYTHING_BELOW_TESTING, "_lazy"},
     "cli": {*_EVERYTHING_BELOW_TESTING, "testing"},  # `agentrun fuzz` sweeps, and is imported by nothing but itself
+    "__main__": {"cli"},
     "_lazy": set[str](),
 }
 
