@@ -77,7 +77,9 @@ def cancel_everywhere(
     a fresh event loop in virtual time, in the same order of steps, with the cancellation at that point. After each run
     nothing may be left (tasks, threads, asynchronous generators, memory streams and whatever else warns that it was
     not closed, file descriptors, processes), no task may have returned although it was cancelled, nothing but the
-    cancellation may have been raised, the teardown must have ended in time, and the oracle must be content.
+    cancellation may have been raised, the teardown must have ended in time, and the oracle must be content. If one of
+    these runs leaves something to those after it, so that an undisturbed one is no longer what it was, the sweep ends
+    there, and blames that run.
 
     Call it from an ordinary function. Use in-memory fakes for what would be sockets or subprocesses. The worker
     threads of anyio, trio and ``asyncio.to_thread`` take turns with the event loop: each of their steps, from one
