@@ -39,9 +39,13 @@ def page_with(fix: str = "", more: str = "") -> ModuleType:
         tool = re.search(r"async def query.*?\n(?=\n\npools)", source, re.S)
         assert tool is not None
         source = source.replace(tool[0], fix)
-    Path("test_query.py").write_text(f"{source}\n\n{more}", encoding="utf-8")
+    return module("test_query", f"{source}\n\n{more}")
+
+
+def module(name: str, source: str) -> ModuleType:
+    Path(f"{name}.py").write_text(source, encoding="utf-8")
     importlib.invalidate_caches()
-    return importlib.import_module("test_query")
+    return importlib.import_module(name)
 
 
 def test_the_bug_is_told_as_shown() -> None:
@@ -78,18 +82,14 @@ def test_the_sweeps_of_code_without_agents_and_of_a_whole_agent_pass() -> None:
 
 
 def test_the_lock_of_a_module_that_a_stop_leaves_taken_is_told_as_shown() -> None:
-    Path("test_store.py").write_text(MODULE, encoding="utf-8")
-    importlib.invalidate_caches()
-    page = importlib.import_module("test_store")
+    page = module("test_store", MODULE)
     with pytest.raises(ToolCheckFailed) as caught:
         page.test_store_can_be_stopped_anywhere()
     assert str(caught.value) == OUTPUT[3]
 
 
 def test_the_sync_tool_that_does_not_look_fails_as_shown_and_passes_when_it_looks() -> None:
-    Path("test_crunch.py").write_text(SYNC, encoding="utf-8")
-    importlib.invalidate_caches()
-    page = importlib.import_module("test_crunch")
+    page = module("test_crunch", SYNC)
     with pytest.raises(ToolCheckFailed) as caught:
         page.test_crunch_can_be_stopped_anywhere()
     assert str(caught.value) == OUTPUT[4]

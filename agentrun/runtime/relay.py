@@ -118,12 +118,6 @@ class Relay(Generic[_T]):
         self._told_by = _STEPS_TO_BE_TOLD
 
     @property
-    def _asked_on_trio(self) -> bool:
-        """Whether code that nobody had cancelled has asked for that in its last step, and so perhaps for being told of
-        it where it awaits now. On asyncio, it is told by a later step anyway."""
-        return self._watching and self._on_trio and not self._delivered
-
-    @property
     def _cancelled_class(self) -> type[BaseException]:
         return self.cell.backend.cancelled
 
@@ -157,18 +151,23 @@ class Relay(Generic[_T]):
         return self
 
     def __next__(self) -> Any:
-        if not self._watching:
-            request = self._coro.send(None)
-            return self._look(request) if self._asked_on_trio else request
         # The first step, and each of asyncio's, which throws every cancellation: as long as it has thrown none, there
         # is nothing to look at, and once the code knows of ours, only what `_rest` is there for.
-        if self._thrown and not self._delivered:
-            return self.send(None)
-        if self._resting and not self._on_trio:
-            self._look_for_errors()
-        request = self._coro.send(None)
+        if self._watching:
+            if self._thrown and not self._delivered:
+                return self.send(None)
+            if self._resting and not self._on_trio:
+                self._look_for_errors()
+        return self._behind_a_step(self._coro.send(None))
+
+    def _behind_a_step(self, request: Any) -> Any:
+        """The code awaits again, behind a step in which it was not told. Returns what it asks for."""
+        if not self._watching:
+            return request
         if self._resting:
             return self._rest(request)
+        # On trio it may have asked for ours in this very step, and so for being told where it awaits now. On asyncio it
+        # is told by a later step anyway.
         return self._look(request) if self._on_trio and not self._delivered else request
 
     def send(self, value: Any) -> Any:
@@ -178,7 +177,7 @@ class Relay(Generic[_T]):
                 request = self._coro.send(value)
             finally:
                 del value  # the traceback of what it carries may hold this frame: see `run`
-            return self._look(request) if self._asked_on_trio else request
+            return self._behind_a_step(request)
         if self._held is not None:
             if not self._on_trio:
                 return self.throw(self._held)

@@ -224,9 +224,8 @@ class _Backend:
         self._rerun = rerun
         self._choose = choose
         self._baseline: Baseline
-        self._latest: deque[Failure] = deque(
-            maxlen=_MOST_SUSPECTS
-        )  # the runs before this one, whether they failed or not
+        # The runs before this one, whether they failed or not. Not the trials, which keep what the scenario has left.
+        self._latest: deque[Failure] = deque(maxlen=_MOST_SUSPECTS)
 
     def sweep(self, modes: Sequence[Mode], second: int, limit: int | None, only: _Only | None) -> None:
         self._baseline = baseline = self._engine.baseline(self._name)
@@ -275,16 +274,17 @@ class _Backend:
         report.injections += 1
         if trial.fired < len(shots):
             self._look_back()  # it was not as before already when nothing had been done to it
-        report.delivered += any(record.deliveries for record in trial.records)
         violations = trial.violations
         if trial.diverged is not None:
             report.diverged += 1
             point = self._baseline.points[min(trial.diverged, len(self._baseline.points)) - 1]
             text = f"not the same steps as in the clean run, from point {trial.diverged} on, where {point.task} was at"
             violations = [self._violation("diverged", text, point.before), *violations]
-        self._latest.append(self._failure(mode, shots, trial, violations))
+        ran = self._failure(mode, shots, trial, violations)
+        self._latest.append(ran)
+        report.delivered += bool(ran.delivered)
         if violations:
-            report.failures.append(self._latest[-1])
+            report.failures.append(ran)
         self._progress.step(bool(violations))
         return trial
 
@@ -340,19 +340,19 @@ class _Backend:
         self, mode: Mode, shots: tuple[Shot, ...], trial: Trial | None, violations: Sequence[Violation]
     ) -> Failure:
         points = self._baseline.points
-        first = shots[0] if shots else None
+        point, place = (shots[0].point, shots[0].place) if shots else (0, None)
         second = shots[1].point if len(shots) > 1 else None
         records = trial.records if trial is not None else []
-        delivered = [f"{record.label} at {place}" for record in records for place in record.deliveries]
+        delivered = [f"{record.label} at {where}" for record in records for where in record.deliveries]
         return Failure(
-            str(_Only(self._name, mode.name, first.point if first is not None else 0, second)),
+            str(_Only(self._name, mode.name, point, second)),
             self._name,
             mode.name,
-            first.point if first is not None else 0,
+            point,
             len(points),
             second,
-            points[first.point - 1].task if first is not None else "",
-            first.place if first is not None else None,
+            points[point - 1].task if shots else "",
+            place,
             tuple(dict.fromkeys(delivered)),
             tuple(violations),
             self._conditions.seed,

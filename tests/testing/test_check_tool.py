@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +14,8 @@ import pytest
 
 from agentrun import Agent, RunConfig, RunContext, ToolError, UserError, tool
 from agentrun.testing import BrokenLaw, SweepRefused, SweepReport, ToolCheckFailed, check_tool, replay
+
+from .faulty import line_of
 
 BACKENDS: list[Any] = ["asyncio", "trio"]
 both = pytest.mark.parametrize("backend", BACKENDS)
@@ -149,9 +150,8 @@ async def open_stream() -> str:
     return ""
 
 
-def line_of(function: Callable[..., Any]) -> str:
-    lines, first = inspect.getsourcelines(function)
-    return f"test_check_tool.py:{first + next(number for number, line in enumerate(lines) if '# BUG' in line)} "
+def place_of(function: Callable[..., Any]) -> str:
+    return f"test_check_tool.py:{line_of(function)} "
 
 
 def failed(*arguments: Any, **options: Any) -> ToolCheckFailed:
@@ -188,7 +188,7 @@ def test_a_classic_bug_is_told_with_its_law_its_line_and_what_to_do(
     message = str(error)
     assert message.startswith(f"tool '{body.__name__}' does not cope with being stopped: ")
     assert f"\n{law}" in message
-    assert line_of(body) in message
+    assert place_of(body) in message
     assert "interrupt" in message
     assert advice in " ".join(message.partition("What to do: ")[2].split())
     assert "agentrun run" not in message  # it speaks of the tool
@@ -435,5 +435,5 @@ def test_a_tool_that_is_stopped_must_end_within_the_grace(action: Any, backend: 
         check_tool(hides, backends=[backend], actions=[action], second=0)
     told = str(caught.value)
     assert "law 6 (teardown is ordered and bounded): the teardown took too long" in told
-    assert line_of(hides) in told
+    assert place_of(hides) in told
     assert {v.check for f in caught.value.report.failures for v in f.violations} == {"grace"}

@@ -81,6 +81,8 @@ def test_a_run_that_diverges_later_is_a_failure_that_names_the_point(backend: An
     report = cancel_everywhere(changes_from_the_fifth_run_on, backends=[backend], modes=["resuming"])
     assert report.diverged > 0
     assert "not the same steps as in the clean run, from point" in str(report)
+    # It is another one each time, so no run has left that to the others.
+    assert "aftermath" not in {violation.check for failure in report.failures for violation in failure.violations}
 
 
 def test_a_thread_pool_of_the_scenario_is_refused_even_if_the_scenario_catches_the_error() -> None:

@@ -50,9 +50,8 @@ def test_hooks_are_made_afresh_for_each_run(backend: Any) -> None:
 
     report = sweep(backend, hooks=hooks)
     report.raise_if_failed()
-    assert (
-        len(set(map(id, made))) == len(made) == report.injections + 3
-    )  # the clean run is played twice before and once afterwards
+    # The clean run is played twice before, and once afterwards.
+    assert len(set(map(id, made))) == len(made) == report.injections + 3
 
 
 @both

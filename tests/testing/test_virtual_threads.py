@@ -359,9 +359,8 @@ def test_a_thread_that_was_abandoned_is_found_named_and_ended(backend: Any) -> N
     assert "a thread was left behind: thread 2 (" in text
     assert "work) is still alive after the scenario has ended; it waits at " in text
     assert "`time.sleep(100)`" in text
-    assert len(ended) == 2 + len(
-        report.failures
-    )  # two clean runs before, whose failure is told once, and one afterwards
+    # Two clean runs before, whose failure is told once, and one afterwards.
+    assert len(ended) == 2 + len(report.failures)
     assert replay(report.failures[0]) is not None
     cancel_everywhere(scenario, backends=[backend], limit=1, ignore=["thread"]).raise_if_failed()
 
