@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, TypeAlias, cast
 
 from agentrun.core.errors import UserError
 from agentrun.core.limits import Limits
@@ -13,12 +13,15 @@ from agentrun.core.plain import PlainValue
 
 __all__ = ["RunConfig"]
 
+_MAX_TURNS: Final = 10
 _GUARDRAIL_TIMEOUT: Final = 30.0
 _CLEANUP_GRACE: Final = 5.0
 _MAX_PENDING: Final = 1000
 
+_InputFilter: TypeAlias = Callable[[ModelRequest], ModelRequest | Awaitable[ModelRequest]]
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
+
+@dataclass(frozen=True, init=False, kw_only=True, repr=False, eq=False)
 class RunConfig(PlainValue):
     """Settings of one run. Plain data, checked when made; what is left ``None`` comes from the agent or is unbounded.
 
@@ -44,7 +47,7 @@ class RunConfig(PlainValue):
 
     model: Model | str | None = None
     model_settings: ModelSettings | None = None
-    max_turns: int | None = 10
+    max_turns: int | None = _MAX_TURNS
     max_tokens: int | None = None
     max_tool_calls: int | None = None
     max_seconds: float | None = None
@@ -52,44 +55,69 @@ class RunConfig(PlainValue):
     tool_timeout: float | None = None
     guardrail_timeout: float = _GUARDRAIL_TIMEOUT
     cleanup_grace: float = _CLEANUP_GRACE
-    input_filter: Callable[[ModelRequest], ModelRequest | Awaitable[ModelRequest]] | None = None
+    input_filter: _InputFilter | None = None
     on_approval: Literal["wait", "end"] | None = None
     max_pending_injections: int = _MAX_PENDING
 
-    def __post_init__(self) -> None:
-        # One by one, not in a loop over their names, and what was left as it is needs no check: it is done for each run
-        # of those who make a config for each.
-        if self.max_turns is not None:
-            _check_count("max_turns", self.max_turns, none_ok=True)
-        if self.max_tokens is not None:
-            _check_count("max_tokens", self.max_tokens, none_ok=True)
-        if self.max_tool_calls is not None:
-            _check_count("max_tool_calls", self.max_tool_calls, none_ok=True)
-        if self.max_parallel_tools is not None:
-            _check_count("max_parallel_tools", self.max_parallel_tools, none_ok=True)
-        if self.max_pending_injections is not _MAX_PENDING:
-            _check_count("max_pending_injections", self.max_pending_injections, none_ok=False)
-        if self.max_seconds is not None:
-            _check_seconds("max_seconds", self.max_seconds, least="more than 0")
-        if self.tool_timeout is not None:
-            _check_seconds("tool_timeout", self.tool_timeout, least="more than 0")
-        if self.guardrail_timeout is not _GUARDRAIL_TIMEOUT:
-            _check_seconds("guardrail_timeout", self.guardrail_timeout, least="more than 0")
-        if self.cleanup_grace is not _CLEANUP_GRACE:
-            _check_seconds("cleanup_grace", self.cleanup_grace, least="0 or more")
-        if self.model is not None and not isinstance(self.model, str) and not is_model(self.model):
-            raise UserError(
-                "RunConfig.model must be a string such as 'openai:gpt-5.1-mini', or a model object (with a stream() "
-                f"method), not {type(self.model).__name__}"
-            )
-        if self.on_approval not in (None, "wait", "end"):
-            raise UserError(f"RunConfig.on_approval must be 'wait', 'end' or None, not {self.on_approval!r}")
-        if self.model_settings is not None and not isinstance(cast("object", self.model_settings), ModelSettings):
-            raise UserError(
-                f"RunConfig.model_settings must be a ModelSettings, not {type(self.model_settings).__name__}"
-            )
-        if self.input_filter is not None and not callable(self.input_filter):
-            raise UserError("RunConfig.input_filter must be a function that takes and returns a ModelRequest")
+    def __init__(
+        self,
+        *,
+        model: Model | str | None = None,
+        model_settings: ModelSettings | None = None,
+        max_turns: int | None = _MAX_TURNS,
+        max_tokens: int | None = None,
+        max_tool_calls: int | None = None,
+        max_seconds: float | None = None,
+        max_parallel_tools: int | None = None,
+        tool_timeout: float | None = None,
+        guardrail_timeout: float = _GUARDRAIL_TIMEOUT,
+        cleanup_grace: float = _CLEANUP_GRACE,
+        input_filter: _InputFilter | None = None,
+        on_approval: Literal["wait", "end"] | None = None,
+        max_pending_injections: int = _MAX_PENDING,
+    ) -> None:
+        # A config is made for each run by those who have a model for each. So only what differs from the defaults,
+        # which the class has, is checked and kept; frozen dataclasses set all their fields, in four times the time.
+        given = self.__dict__
+        if model is not None:
+            if not isinstance(model, str) and not is_model(model):
+                raise UserError(
+                    "RunConfig.model must be a string such as 'openai:gpt-5.1-mini', or a model object (with a "
+                    f"stream() method), not {type(model).__name__}"
+                )
+            given["model"] = model
+        if model_settings is not None:
+            if not isinstance(cast("object", model_settings), ModelSettings):
+                raise UserError(
+                    f"RunConfig.model_settings must be a ModelSettings, not {type(model_settings).__name__}"
+                )
+            given["model_settings"] = model_settings
+        if max_turns is not _MAX_TURNS:
+            given["max_turns"] = _count_or_none("max_turns", max_turns)
+        if max_tokens is not None:
+            given["max_tokens"] = _count_or_none("max_tokens", max_tokens)
+        if max_tool_calls is not None:
+            given["max_tool_calls"] = _count_or_none("max_tool_calls", max_tool_calls)
+        if max_seconds is not None:
+            given["max_seconds"] = _seconds("max_seconds", max_seconds, least="more than 0")
+        if max_parallel_tools is not None:
+            given["max_parallel_tools"] = _count_or_none("max_parallel_tools", max_parallel_tools)
+        if tool_timeout is not None:
+            given["tool_timeout"] = _seconds("tool_timeout", tool_timeout, least="more than 0")
+        if guardrail_timeout is not _GUARDRAIL_TIMEOUT:
+            given["guardrail_timeout"] = _seconds("guardrail_timeout", guardrail_timeout, least="more than 0")
+        if cleanup_grace is not _CLEANUP_GRACE:
+            given["cleanup_grace"] = _seconds("cleanup_grace", cleanup_grace, least="0 or more")
+        if input_filter is not None:
+            if not callable(input_filter):
+                raise UserError("RunConfig.input_filter must be a function that takes and returns a ModelRequest")
+            given["input_filter"] = input_filter
+        if on_approval is not None:
+            if on_approval not in ("wait", "end"):
+                raise UserError(f"RunConfig.on_approval must be 'wait', 'end' or None, not {on_approval!r}")
+            given["on_approval"] = on_approval
+        if max_pending_injections is not _MAX_PENDING:
+            given["max_pending_injections"] = _count("max_pending_injections", max_pending_injections)
 
     @property
     def limits(self) -> Limits:
@@ -97,14 +125,18 @@ class RunConfig(PlainValue):
         return Limits(self.max_turns, self.max_tokens, self.max_tool_calls)
 
 
-def _check_count(name: str, value: Any, *, none_ok: bool) -> None:
-    valid = isinstance(value, int) and not isinstance(value, bool)
-    if not valid or value < 1:
-        or_none = ", or None for no bound" if none_ok else ""
+def _count(name: str, value: Any, or_none: str = "") -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UserError(f"RunConfig.{name} must be a whole number of at least 1{or_none}; got {value!r}")
+    return value
 
 
-def _check_seconds(name: str, value: Any, *, least: str) -> None:
-    valid = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not valid or not value >= 0 or (value == 0 and least == "more than 0"):
+def _count_or_none(name: str, value: Any) -> int | None:
+    return None if value is None else _count(name, value, ", or None for no bound")
+
+
+def _seconds(name: str, value: Any, *, least: str) -> float:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not value >= 0 or (value == 0 and least == "more than 0"):
         raise UserError(f"RunConfig.{name} must be {least} (seconds); got {value!r}")
+    return cast("float", value)

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agentrun.core.errors import LimitExceeded, MaxTurnsExceeded, TokenLimitExceeded, ToolCallLimitExceeded
-from agentrun.core.plain import PlainValue
+from agentrun.core.plain import Plain
 from agentrun.core.usage import Usage
 
 __all__ = ["Limits"]
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Limits(PlainValue):
-    """Bounds that are checked between the steps of a run; ``None`` means no bound."""
+@dataclass(slots=True, repr=False, eq=False)
+class Limits(Plain):
+    """Bounds that are checked between the steps of a run; ``None`` means no bound.
+
+    Never changed once made; a frozen one takes three times as long to make, and there is one for each run.
+    """
 
     max_turns: int | None = 10
     max_tokens: int | None = None

@@ -73,11 +73,23 @@ def test_values_can_be_hashed_and_what_can_change_cannot() -> None:
 def test_values_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         UserMessage("Hi").content = "Ho"  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        RunConfig().max_turns = 5  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        RunConfig().max_turn = 5  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
     "data",
-    [TextDelta("a"), ToolStarted("1", "a", "{}"), ToolOutput("1", "x"), UserMessage("Hi"), Usage(1, 2), RunConfig()],
+    [
+        TextDelta("a"),
+        ToolStarted("1", "a", "{}"),
+        ToolOutput("1", "x"),
+        UserMessage("Hi"),
+        Usage(1, 2),
+        RunConfig(),
+        RunConfig(model="openai:x", max_turns=None, cleanup_grace=1.0),
+    ],
     ids=lambda data: type(data).__name__,
 )
 def test_what_dataclasses_offer_works_on_it(data: Any) -> None:
@@ -85,6 +97,6 @@ def test_what_dataclasses_offer_works_on_it(data: Any) -> None:
     assert same == data
     assert same is not data
     assert pickle.loads(pickle.dumps(data)) == data
-    assert not hasattr(data, "__dict__")
+    assert not hasattr(data, "__dict__") or type(data) is RunConfig  # which has only what is not as the class has it
     shown = make_dataclass(type(data).__name__, [field.name for field in fields(data)])
     assert repr(data) == repr(shown(*(getattr(data, field.name) for field in fields(data)))).replace("types.", "")

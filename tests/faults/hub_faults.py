@@ -15,9 +15,10 @@ FAULTS = [
         "publishing fails when a buffer is full",
         (
             Edit(
-                "agentrun.runtime.hub:EventStream._put",
-                "queue = self._queue\n",
-                "queue = self._queue\n        if self.lagging:\n            raise anyio.WouldBlock\n",
+                f"{HUB}.publish",
+                "queue = stream._queue\n",
+                "queue = stream._queue\n                    if stream.lagging:\n"
+                "                        raise anyio.WouldBlock\n",
             ),
         ),
         "slow watcher",
