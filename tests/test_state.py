@@ -387,5 +387,6 @@ async def test_a_run_whose_driver_has_not_begun_is_starting() -> None:
     async with open_run(Agent("a", model=ScriptedModel([Say("Yes.")])), "Go.") as live:
         state = live.state()
         assert (state.status, state.phase, state.turn, state.scope.children) == ("running", "starting", 0, ())
+        assert state.blocked_on_watchers is False
         await live.wait()
     assert live.state().phase == "ended"
