@@ -15,15 +15,17 @@ import math
 import select
 import ssl
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import h11
-from anyio.abc import ByteStream, SocketAttribute
 
 from agentrun.core.errors import UserError
 from agentrun.models.http_errors import connect_error, connect_timeout_error
 from agentrun.models.http_target import Target
+
+if TYPE_CHECKING:
+    from anyio.abc import ByteStream  # anyio imports what it has of sockets when that is first asked for
 
 __all__ = ["Connection", "ConnectionAnswer", "connect"]
 
@@ -95,6 +97,8 @@ class Connection:
     __slots__ = ("_http", "_socket", "_stream", "answered", "closed", "idle_since", "origin")
 
     def __init__(self, origin: tuple[bool, str, int], stream: ByteStream) -> None:
+        from anyio.abc import SocketAttribute  # who opens a connection has imported it
+
         self.origin: tuple[bool, str, int] = origin
         self.idle_since: float = 0.0
         self.answered: bool = False
