@@ -31,6 +31,7 @@ __all__ = ["Connection", "ConnectionAnswer", "connect"]
 
 _MAX_HEAD_BYTES: Final = 100 * 1024  # of the head of an answer, as in httpcore
 _READ_BYTES: Final = 64 * 1024
+_BROKEN: Final = (OSError, anyio.BrokenResourceError, h11.RemoteProtocolError)
 
 
 async def connect(target: Target, context: ssl.SSLContext | None, timeout: float | None) -> Connection:
@@ -111,6 +112,10 @@ class Connection:
     def is_stale(self) -> bool:
         """Whether something has come on the idle connection: nothing good can, and mostly it is the server's end."""
         return self.closed or _is_readable(self._socket)
+
+    def broke(self, exc: BaseException) -> bool:
+        """Whether what it has raised says that it broke, rather than that something was wrong with the request."""
+        return isinstance(exc, _BROKEN)
 
     async def ask(
         self, target: Target, headers: Mapping[str, str], body: bytes, release: Callable[[Connection], bool]
