@@ -14,7 +14,8 @@ TITLE = "imports, each in a new process"
 
 _BASE = "anyio+httpx+pydantic"
 _IMPORTS = {AGENTRUN: "import agentrun", _BASE: "import anyio, httpx, pydantic"}
-# What programs use of a package that imports most things when they are first asked for.
+# What programs use of a package that imports most things when they are first asked for. Both put off what speaks HTTP
+# (h11) until there is a connection; `_FIRST_RUN` has it.
 _USED = {
     AGENTRUN: """
 from agentrun import Agent, RunConfig, open_run, run, tool
