@@ -135,6 +135,39 @@ def test_a_setting_that_cannot_work_is_refused_by_name(settings: dict[str, Any],
     assert str(caught.value).startswith(message)
 
 
+class _Streams:
+    """What may be a model."""
+
+    def stream(self, request: Any) -> Any:
+        raise NotImplementedError
+
+
+GIVEN: dict[str, Any] = {
+    "model": _Streams(),
+    "model_settings": ModelSettings(temperature=1.0),
+    "max_turns": 3,
+    "max_tokens": 4,
+    "max_tool_calls": 5,
+    "max_seconds": 6.0,
+    "max_parallel_tools": 7,
+    "tool_timeout": 8.0,
+    "guardrail_timeout": 9.0,
+    "cleanup_grace": 10.0,
+    "input_filter": lambda request: request,
+    "on_approval": "end",
+    "max_pending_injections": 11,
+}
+
+
+def test_every_setting_that_is_given_is_kept_and_the_others_are_as_the_class_has_them() -> None:
+    assert list(GIVEN) == [field.name for field in fields(RunConfig)]
+    defaults = {field.name: field.default for field in fields(RunConfig)}
+    for name, value in GIVEN.items():
+        config = RunConfig(**{name: value})
+        assert {other: getattr(config, other) for other in GIVEN} == {**defaults, name: value}
+    assert replace(RunConfig(**GIVEN)) == RunConfig(**GIVEN)
+
+
 @pytest.mark.parametrize("on_approval", [None, "wait", "end"])
 def test_settings_that_can_work_are_taken(on_approval: Any) -> None:
     assert RunConfig(on_approval=on_approval, input_filter=lambda request: request).on_approval == on_approval
