@@ -149,7 +149,7 @@ GIVEN: dict[str, Any] = {
     "max_tokens": 4,
     "max_tool_calls": 5,
     "max_seconds": 6.0,
-    "max_parallel_tools": 7,
+    "max_parallel_tools": 1,
     "tool_timeout": 8.0,
     "guardrail_timeout": 9.0,
     "cleanup_grace": 10.0,
