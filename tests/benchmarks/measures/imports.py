@@ -14,13 +14,13 @@ TITLE = "imports, each in a new process"
 
 _BASE = "anyio+httpx+pydantic"
 _IMPORTS = {AGENTRUN: "import agentrun", _BASE: "import anyio, httpx, pydantic"}
-# What programs use of a package that imports most things when they are first asked for. Both put off what speaks HTTP
-# (h11) until there is a connection; `_FIRST_RUN` has it.
+# What programs use of a package that imports most things when they are first asked for, what speaks HTTP included.
 _USED = {
     AGENTRUN: """
 from agentrun import Agent, RunConfig, open_run, run, tool
 from agentrun.models import OpenAIResponsesModel
 import agentrun.runtime.run, agentrun.models.openai_responses, agentrun.models.http_pool, agentrun.runtime.handle
+import agentrun.models.http_connection
 """,
     _BASE: _IMPORTS[_BASE],
 }
