@@ -6,7 +6,6 @@ closed and it comes back undelivered. There is no third way and no way back.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -54,12 +53,12 @@ class InboxEntry:
 class Inbox:
     """The pending entries of a run, in the order of injection."""
 
-    __slots__ = ("_capacity", "_closed", "_numbers", "_pending")
+    __slots__ = ("_capacity", "_closed", "_last_number", "_pending")
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._pending: list[InboxEntry] = []
-        self._numbers = itertools.count(1)
+        self._last_number = 0
         self._closed = False
 
     def __len__(self) -> int:
@@ -84,7 +83,8 @@ class Inbox:
                 f"{len(self._pending)} injected inputs are already waiting; "
                 "wait for one to be delivered, or raise RunConfig.max_pending_injections"
             )
-        entry = InboxEntry(f"injection-{next(self._numbers)}", items, deliver)
+        self._last_number += 1
+        entry = InboxEntry(f"injection-{self._last_number}", items, deliver)
         self._pending.append(entry)
         return entry
 

@@ -135,6 +135,12 @@ class TurnMachine:
             return tuple(self._calls.values())
         return tuple(call for call_id, call in self._calls.items() if call_id not in self._outputs)
 
+    def has_called(self, call_id: str) -> bool:
+        """Whether the model has asked for this call since the run began."""
+        return call_id in self._calls or any(
+            isinstance(item, ToolCall) and item.call_id == call_id for item in self.transcript.new_items()
+        )
+
     def next_action(self) -> Action:
         """Decide. This only looks: calling it again without reporting anything gives the same answer."""
         if self.status is not None:

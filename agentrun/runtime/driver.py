@@ -202,7 +202,7 @@ async def _start_hooks(run: Run) -> None:
     for hooks in run.hooks:
         if run.machine.ending:
             return  # those that are not told of the start are not told of the end
-        run.started_hooks.append(hooks)
+        run.started_hooks += (hooks,)
         started = call(hooks.on_run_start, run.context(NoCallServices(run)))
         outcome = await run.steps.take("hook", "on_run_start", started)
         if outcome.ending == "raised":
@@ -264,9 +264,9 @@ def _result(run: Run) -> RunResult[Any]:
         undelivered=run.undelivered(),
         pending_approvals=run.pending_approvals,
         asked_by=run.asked_by,
-        guardrail_results=tuple(run.guardrail_results),
+        guardrail_results=run.guardrail_results,
         error=machine.failure,
-        errors=tuple(run.reports.errors),
+        errors=run.reports.errors,
         teardown=run.reports.teardown,
     )
 

@@ -54,7 +54,7 @@ class GuardRace:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._guards: list[_Guard] = []
+        self._guards: tuple[_Guard, ...] = ()
 
     def start(self, guardrails: Iterable[Guardrail], kind: Literal["input", "output"], subject: Any) -> None:
         """Start these guardrails. Synchronous."""
@@ -64,7 +64,7 @@ class GuardRace:
             timeout = guardrail.timeout if guardrail.timeout is not None else run.config.guardrail_timeout
             # Shielded: an outside cancellation comes through the driver.
             guard.contained = Contained(run.config.cleanup_grace, timeout=timeout, shield=True, on_delivered=guard.stop)
-            self._guards.append(guard)
+            self._guards += (guard,)
             run.task_group.start_soon(self._work, guard, name=f"agentrun guardrail {guardrail.name}")
 
     @property
@@ -106,7 +106,7 @@ class GuardRace:
             # When the run stops, it is the driver's turn that says when this is told: after the end of the model's
             # stream, which was cancelled in the same moment, whichever of the two the scheduler lets run first.
             self._publish(cancelled=True)
-            self._guards = []
+            self._guards = ()
 
     async def bury(self) -> None:
         """Give up those whose task was cancelled natively before its first step. A checkpoint if one has not begun."""
@@ -178,7 +178,7 @@ class GuardRace:
             if not guard.told:
                 guard.told = True
                 result = guard.result
-                run.guardrail_results.append(result)
+                run.guardrail_results += (result,)
                 run.publish(GuardrailEnded(result.name, result.kind, result.outcome, result.message))
 
     def collect(self) -> None:

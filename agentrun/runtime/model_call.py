@@ -143,7 +143,7 @@ async def _stream(run: Run, model: Model, request: ModelRequest, builder: Respon
     all_tools = request.tools is run.agent.tool_specs
     run.offered = None if all_tools else frozenset(spec.name for spec in request.tools)
     for hooks in run.hooks:
-        run.model_hooks.append(hooks)
+        run.model_hooks += (hooks,)
         ctx = run.context(NoCallServices(run))
         await start_hook(run, run.steps.current, "hook on_model_start", hooks.on_model_start, ctx, request)
         if run.steps.current.delivered:
@@ -163,7 +163,8 @@ async def _stream(run: Run, model: Model, request: ModelRequest, builder: Respon
 
 async def _end_hooks(run: Run, builder: ResponseBuilder) -> None:
     while run.model_hooks:
-        hooks = run.model_hooks.pop(0)
+        hooks, *later = run.model_hooks
+        run.model_hooks = tuple(later)
         ctx = run.context(NoCallServices(run))
         ended = await bounded(partial(hooks.on_model_end, ctx, builder.outcome), run.config.cleanup_grace)
         run.reports.note_bounded(ended, "hook on_model_end")

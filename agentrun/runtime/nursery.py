@@ -178,7 +178,7 @@ class RunNursery:
         run.handle = self._live = ActiveRun(run)
         run.guards = GuardRace(run)
         if parent is not None:
-            parent.nested.append(run)
+            parent.nested += (run,)
         self._task_group = run.task_group = self._backend.task_group()
         await self._task_group.__aenter__()
         run.publish(RunStarted(run.id, run.agent.name))  # here, so that no request of the caller's comes before it
@@ -204,7 +204,7 @@ class RunNursery:
                 interruption = interruption or _alone(caught)
         parent = run.parent
         if parent is not None:
-            parent.nested.remove(run)
+            parent.nested = tuple(other for other in parent.nested if other is not run)
             parent.run.machine.usage.add(run.machine.usage)
             parent.run.reports.note_nested(run.reports.teardown, parent.what)
         run.release()

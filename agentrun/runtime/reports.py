@@ -19,20 +19,26 @@ class Reports:
     """The reports of one run.
 
     Attributes:
-        teardown: The report in its result.
         errors: The other errors in its result.
         exit_request: A Ctrl-C or ``sys.exit()`` that is no failure of the run, and goes on after it.
         left_open: User code has left scopes of its own open, which says this.
     """
 
-    __slots__ = ("_run", "errors", "exit_request", "left_open", "teardown")
+    __slots__ = ("_run", "_teardown", "errors", "exit_request", "left_open")
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self.teardown: TeardownReport = TeardownReport()
-        self.errors: list[BaseException] = []
+        self._teardown: TeardownReport | None = None
+        self.errors: tuple[BaseException, ...] = ()
         self.exit_request: BaseException | None = None
         self.left_open: AgentRunError | None = None
+
+    @property
+    def teardown(self) -> TeardownReport:
+        """The report in the result. Made when it is first needed, which for most runs is their end."""
+        if self._teardown is None:
+            self._teardown = TeardownReport()
+        return self._teardown
 
     def release(self) -> None:
         """The run has ended: let go of it, so that it is freed without the garbage collector."""
@@ -92,7 +98,7 @@ class Reports:
     def error(self, error: BaseException) -> None:
         """Keep an error that did not decide the ending, and heed it: Ctrl-C and ``sys.exit()`` go on, wherever they
         came up, in somebody's cleanup, too."""
-        self.errors.append(error)
+        self.errors += (error,)
         if isinstance(error, (KeyboardInterrupt, SystemExit)) and self.exit_request is None:
             self.exit_request = error
             self._run.cancel()

@@ -82,7 +82,6 @@ class Run:
         "hooks",
         "hub",
         "id",
-        "known_calls",
         "loop",
         "machine",
         "model_hooks",
@@ -147,7 +146,9 @@ class Run:
         self.publish: Callable[[Event], None] = self.hub.publish  # tell the watchers
         self.reports: Reports = Reports(self)
         self.steps: Steps = Steps(self)
-        self.guardrail_results: list[GuardrailResult] = []
+        # Tuples, here and below: most runs have none of these, and an empty list for each would be a tenth of what the
+        # garbage collector has to walk of a run.
+        self.guardrail_results: tuple[GuardrailResult, ...] = ()
         self.pending_approvals: tuple[ToolCall, ...] = ()
         self.asked_by: str | None = None  # who asked for them, if another agent has taken over since
         self.phase: str = "starting"
@@ -155,22 +156,21 @@ class Run:
         self.output: Any = None
         self.saved: int = 0  # items of the transcript that the session has
         self.session_failed: bool = False
-        self.started_hooks: list[RunHooks] = []  # those that were told of the start, and will be told of the end
-        self.model_hooks: list[RunHooks] = []
+        self.started_hooks: tuple[RunHooks, ...] = ()  # those that were told of the start, and will be told of the end
+        self.model_hooks: tuple[RunHooks, ...] = ()
         self.first_input_checked: bool = False
         self.checked: frozenset[str] = frozenset()  # injections that the blocking guardrails have passed
         self.handle: ActiveRun[Any]
         self.guards: GuardRace
         self.task_group: TaskGroup
         self.task_pool: TaskPool | None = None  # most runs need none
-        self.tools: list[ToolRun] = []  # of the turn under way, in the order of the calls
-        self.known_calls: set[str] = set()
+        self.tools: Sequence[ToolRun] = ()  # of the turn under way, in the order of the calls
         self.offered: frozenset[str] | None = None  # names of the tools that the last request offered; None: all
         self.driving: bool = False  # the driver has taken its first step
         self.loop: EventLoop = loop
         self.started_at: float = self.clock()
         self.teardown_started_at: float | None = None
-        self.timers: list[anyio.CancelScope] = []
+        self.timers: tuple[anyio.CancelScope, ...] = ()
         # Made by those who wait: most runs end without anybody waiting, and an event is a good part of a small run.
         self._done: anyio.Event | None = None
         self._waiter: WakeUp | None = None  # of the driver
@@ -248,7 +248,7 @@ class Run:
         for tool in self.tools:
             if tool.call.call_id == call_id:
                 return tool
-        if call_id in self.known_calls:
+        if self.machine.has_called(call_id):
             return None
         raise UserError(f"the run has no tool call with the id {call_id!r}; events and state() show the ids")
 
@@ -319,7 +319,7 @@ class Run:
     def start_timer(self, seconds: float, callback: Callable[[], object]) -> None:
         """Call ``callback`` in ``seconds``, unless the run ends before."""
         scope = anyio.CancelScope(shield=True)
-        self.timers.append(scope)
+        self.timers += (scope,)
 
         @uninterruptible
         async def timer() -> None:

@@ -39,6 +39,7 @@ class ToolBatch:
         "wake",
     )
 
+    _pooled: list[tuple[PooledTask, ToolRun]]  # those that are in a task of the pool
     task_group: TaskGroup  # of the calls that need several tasks; none if there are none
 
     def __init__(self, run: Run, calls: Sequence[ToolCall]) -> None:
@@ -52,7 +53,6 @@ class ToolBatch:
         self.calls: list[ToolRun] = [ToolRun(run, self, call, self._tools.get(call.name)) for call in calls]
         # The only call of a turn that needs no task of its own, nor anything to wait for, runs in the driver's.
         self._alone = len(calls) == 1 and self.calls[0].needs_no_wait
-        self._pooled: list[tuple[PooledTask, ToolRun]] = []
         self.wake: Callable[[], None] = run.wake
 
     @property
@@ -64,8 +64,6 @@ class ToolBatch:
         """Run them all. Does not raise what a tool raises: a fatal error goes to ``Run.fail``. A checkpoint."""
         run = self._run
         run.tools = self.calls
-        for tool in self.calls:
-            run.known_calls.add(tool.call.call_id)
         if run.machine.ending:
             self._cancel_all(run.stop_reason)
         elif run.machine.inbox.wants_now:
@@ -80,11 +78,10 @@ class ToolBatch:
                 if not tool.told:  # something has come in between, perhaps without an exception
                     self._advance()
                     break
-            run.tools = []
+            run.tools = ()
             for tool in self.calls:
                 tool.release()
             self.calls = []
-            self._pooled = []
 
     async def _run_alone(self, tool: ToolRun) -> None:
         """Run the only call, which needs no task of its own and waits for nothing: it goes from phase to phase here."""
@@ -100,11 +97,15 @@ class ToolBatch:
         self._tell_end(tool)
 
     async def _run_side_by_side(self) -> None:
-        if all(tool.needs_one_task for tool in self.calls):
-            await self._until_all_have_ended()
-        else:
-            async with anyio.create_task_group() as self.task_group:
+        self._pooled = []
+        try:
+            if all(tool.needs_one_task for tool in self.calls):
                 await self._until_all_have_ended()
+            else:
+                async with anyio.create_task_group() as self.task_group:
+                    await self._until_all_have_ended()
+        finally:
+            self._pooled = []  # each leads back to here
 
     async def _until_all_have_ended(self) -> None:
         try:

@@ -81,8 +81,8 @@ class ToolRun(ToolCallServices):
         self._tasks = 0  # of this call that are alive: its own and the hook's
         self._thread: ThreadCall[Any] | None = None
         self._watch: anyio.CancelScope | None = None  # of the task that waits for the time to be over
-        self._hooks: list[RunHooks] = []  # those that were told of the start
-        self.nested: list[Run] = []  # runs that this call has opened and that are alive
+        self._hooks: tuple[RunHooks, ...] = ()  # those that were told of the start
+        self.nested: tuple[Run, ...] = ()  # runs that this call has opened and that are alive
 
     @property
     def _timeout(self) -> float | None:
@@ -189,7 +189,7 @@ class ToolRun(ToolCallServices):
         if self.cancel_reason is not None:
             if outcome.ending == "raised" and outcome.error is not None:
                 # It broke in the moment of the cancellation: nobody else is told.
-                self.run.reports.errors.append(outcome.error)
+                self.run.reports.errors += (outcome.error,)
             self.end("cancelled", self.cancel_text())
         elif outcome.ending == "returned" and not outcome.swallowed:
             self.phase = "waiting for approval" if outcome.value else "queued"
@@ -285,7 +285,7 @@ class ToolRun(ToolCallServices):
         assert tool is not None
         assert contained is not None
         for hooks in self.run.hooks:
-            self._hooks.append(hooks)
+            self._hooks += (hooks,)
             await start_hook(self.run, contained, f"hook of {self.what}", hooks.on_tool_start, self.ctx, self.call)
             if contained.delivered:
                 # The hook has kept it to itself, or its cleanup raised in its place: the tool must not begin.
