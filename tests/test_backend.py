@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+import trio
 
 from agentrun.runtime.backend import Backend, running_backend
 
@@ -68,16 +70,35 @@ async def test_its_wake_up_wakes_one_task_once(backend: Backend) -> None:
     wake_up = backend.wake_up()
 
     async def waits() -> None:
-        await wake_up.wait()
+        await wake_up
         woken.append(1)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(waits)
         await anyio.wait_all_tasks_blocked()
         assert not woken
-        wake_up.set()
-        wake_up.set()
+        backend.wake(wake_up)
+        backend.wake(wake_up)
     assert woken == [1]
+
+
+async def test_its_wake_up_may_come_before_the_wait(backend: Backend) -> None:
+    wake_up = backend.wake_up()
+    backend.wake(wake_up)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await wake_up  # not a checkpoint
+    assert not scope.cancelled_caught
+
+
+async def test_its_wake_up_may_come_after_the_wait_was_cancelled(backend: Backend) -> None:
+    wake_up = backend.wake_up()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await wake_up
+    assert scope.cancelled_caught
+    backend.wake(wake_up)
+    await anyio.lowlevel.checkpoint()  # the task that waited is not disturbed where it waits now
 
 
 async def test_its_current_task_is_that_of_asyncio(backend: Backend, anyio_backend_name: str) -> None:
@@ -122,3 +143,29 @@ async def test_it_says_so_if_it_does_not_know_which_scope_a_task_is_in(
 async def test_it_is_looked_up_once() -> None:
     assert running_backend() is running_backend()
     assert type(running_backend()) is Backend
+
+
+def test_a_trio_that_is_a_guest_of_asyncio_has_the_backend_of_trio() -> None:
+    """Both event loops run in one thread then, in turns; agentrun tells by the task which of them it is in."""
+    found: list[str] = []
+
+    async def look() -> None:
+        for _ in range(3):
+            found.append(running_backend().cancelled.__module__.partition(".")[0])
+            await anyio.lowlevel.checkpoint()
+
+    async def host() -> None:
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        await look()
+        trio.lowlevel.start_guest_run(
+            look, run_sync_soon_threadsafe=loop.call_soon_threadsafe, done_callback=ended.set_result
+        )
+        while not ended.done():
+            await look()
+        ended.result().unwrap()
+
+    asyncio.run(host())
+    assert found[:3] == ["asyncio"] * 3
+    assert found.count("trio") == 3
+    assert set(found) == {"asyncio", "trio"}

@@ -6,7 +6,7 @@ closed and it comes back undelivered. There is no third way and no way back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -51,23 +51,23 @@ class InboxEntry:
 
 
 class Inbox:
-    """The pending entries of a run, in the order of injection."""
+    """The pending entries of a run, in the order of injection.
 
-    __slots__ = ("_capacity", "_closed", "_last_number", "_pending")
+    Attributes:
+        pending: What waits, oldest first. An attribute, since the turn machine asks several times a turn whether there
+            is anything.
+    """
+
+    __slots__ = ("_capacity", "_closed", "_last_number", "pending")
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._pending: list[InboxEntry] = []
+        self.pending: tuple[InboxEntry, ...] = ()
         self._last_number = 0
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._pending)
-
-    @property
-    def pending(self) -> tuple[InboxEntry, ...]:
-        """What waits, oldest first."""
-        return tuple(self._pending)
+        return len(self.pending)
 
     def add(self, items: tuple[Item, ...], deliver: Delivery) -> InboxEntry:
         """Take an input in.
@@ -78,21 +78,21 @@ class Inbox:
         """
         if self._closed:
             raise RunEnded("the run has ended: input can no longer be injected; start a new run from result.history")
-        if len(self._pending) >= self._capacity:
+        if len(self.pending) >= self._capacity:
             raise InboxFull(
-                f"{len(self._pending)} injected inputs are already waiting; "
+                f"{len(self.pending)} injected inputs are already waiting; "
                 "wait for one to be delivered, or raise RunConfig.max_pending_injections"
             )
         self._last_number += 1
         entry = InboxEntry(f"injection-{self._last_number}", items, deliver)
-        self._pending.append(entry)
+        self.pending += (entry,)
         return entry
 
     def withdraw(self, entry: InboxEntry) -> bool:
         """Take an entry back. Returns ``False`` when it is too late."""
         if entry.status != "pending":
             return False
-        self._pending.remove(entry)
+        self.pending = tuple(other for other in self.pending if other is not entry)
         entry.settle("undelivered")
         return True
 
@@ -102,33 +102,33 @@ class Inbox:
         Args:
             finishing: The run has nothing left to do, so ``"idle"`` entries are due if no others are.
         """
-        if not self._pending:
-            return []  # nearly always, and this is asked several times a turn
-        due = [entry for entry in self._pending if entry.deliver != "idle"]
+        if not self.pending:
+            return []  # nearly always
+        due = [entry for entry in self.pending if entry.deliver != "idle"]
         if not due and finishing:
-            return list(self._pending)
+            return list(self.pending)
         return due
 
     @property
     def wants_now(self) -> bool:
         """Whether an input waits that cuts what runs."""
-        return bool(self._pending) and any(entry.deliver == "now" for entry in self._pending)
+        return bool(self.pending) and any(entry.deliver == "now" for entry in self.pending)
 
-    def take(self, entries: list[InboxEntry], turn: int) -> None:
+    def take(self, entries: Sequence[InboxEntry], turn: int) -> None:
         """Mark ``entries`` as delivered with the model call of ``turn``. The caller adds their items to the history in
         the same synchronous step."""
         taken = set(map(id, entries))
-        left = [entry for entry in self._pending if id(entry) not in taken]
-        if len(left) + len(entries) != len(self._pending):
+        left = tuple(entry for entry in self.pending if id(entry) not in taken)
+        if len(left) + len(entries) != len(self.pending):
             raise AssertionError("only pending entries can be taken, and each only once")
-        self._pending = left
+        self.pending = left
         for entry in entries:
             entry.settle("delivered", turn)
 
     def close(self) -> tuple[InboxEntry, ...]:
         """Refuse further input. What was still pending becomes undelivered and is returned, oldest first."""
         self._closed = True
-        left, self._pending = self._pending, []
+        left, self.pending = self.pending, ()
         for entry in left:
             entry.settle("undelivered")
-        return tuple(left)
+        return left

@@ -153,11 +153,11 @@ class TurnMachine:
             return Finish("failed")
         if self.cancelled:
             return Finish("cancelled")
-        if self._accepted and not self.inbox:
+        if self._accepted and not self.inbox.pending:
             return Finish("completed")
         if self.interrupts.current is not None:
             return Finish("interrupted")
-        if self.final is not None and not self.inbox:
+        if self.final is not None and not self.inbox.pending:
             return CheckOutput(self.final)
         if self.limits.before_model_call(self.turn, self.usage) is not None:
             return Finish("failed")
@@ -179,17 +179,16 @@ class TurnMachine:
         """
         if not isinstance(action := self.next_action(), CallModel):
             raise AssertionError(f"no model call is due: the next action is {action}")
-        due = self.due_input()
-        if (entries or due) and list(entries) != due:
+        if (entries or self.inbox.pending) and list(entries) != self.due_input():
             raise AssertionError("the inputs of a model call must be those that are due")
         self.turn += 1
         self.usage.requests += 1
         self.final = None
         self._accepted = False
-        if due:
-            for entry in due:
+        if entries:
+            for entry in entries:
                 self.transcript.append_input(entry.items)
-            self.inbox.take(due, self.turn)
+            self.inbox.take(entries, self.turn)
         self._builder = ResponseBuilder()
         return self._builder
 

@@ -7,8 +7,8 @@ and initialise twice what they make. A run needs some three dozen of them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Awaitable, Callable, Generator
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -22,16 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["Backend", "WakeUp", "running_backend"]
 
 
-class WakeUp(Protocol):
-    """Wakes one task, once. An event that costs less, and that only the task that made it may wait for."""
+WakeUp: TypeAlias = Awaitable[object]
+"""What one task awaits, once, until `Backend.wake` is called for it: an event that costs a quarter of one.
 
-    def set(self) -> None:
-        """Wake the task. May be called any number of times."""
-        ...
-
-    def wait(self) -> Awaitable[object]:
-        """Wait for `set`. A checkpoint, unless that was called before."""
-        ...
+A checkpoint, unless that was called before.
+"""
 
 
 class Backend:
@@ -42,12 +37,14 @@ class Backend:
         scope: Its `anyio.CancelScope`.
         event: Its `anyio.Event`.
         task_group: Its kind of `anyio.abc.TaskGroup`.
-        wake_up: Its `WakeUp`.
+        wake_up: Makes a `WakeUp`.
+        wake: Ends the wait for one. May be called any number of times.
         time: Its `anyio.current_time`.
         clock: Gives the same for the running event loop alone: what does not look for it each time.
         checkpoint: Its `anyio.lowlevel.checkpoint`.
         checkpoint_if_cancelled: Its `anyio.lowlevel.checkpoint_if_cancelled`.
         current_task: The current task of asyncio; ``None`` on trio.
+        in_task: Whether a task of its is running here.
         native_loop: Gives the event loop that is running, as itself or, on trio, as its token.
         innermost: Gives an object and the name of its attribute that holds, at any time, which scope the current task
             is in; ``None`` in place of the object if that cannot be known.
@@ -60,11 +57,13 @@ class Backend:
         "clock",
         "current_task",
         "event",
+        "in_task",
         "innermost",
         "native_loop",
         "scope",
         "task_group",
         "time",
+        "wake",
         "wake_up",
     )
 
@@ -73,6 +72,7 @@ class Backend:
         self.scope: type[anyio.CancelScope] = type(anyio.CancelScope())
         self.event: type[anyio.Event] = type(anyio.Event())
         self.wake_up: Callable[[], WakeUp]
+        self.wake: Callable[[Any], None]
         self.task_group: type[TaskGroup] = type(anyio.create_task_group())
         self.time: Callable[[], float]
         self.clock: Callable[[], Callable[[], float]]
@@ -80,6 +80,7 @@ class Backend:
         of_anyio: Any = anyio.lowlevel.current_token().backend_class
         self.checkpoint_if_cancelled: Callable[[], Awaitable[None]] = of_anyio.checkpoint_if_cancelled
         self.current_task: Callable[[], Any]
+        self.in_task: Callable[[], bool]
         self.native_loop: Callable[[], object]
         self.innermost: Callable[[], tuple[Any, str]]
         if cancelled.__module__.startswith("asyncio"):
@@ -90,40 +91,25 @@ class Backend:
     def _use_trio(self) -> None:
         trio: Any = sys.modules["trio"]
         activate_on_trio()
-        self.wake_up = trio.Event
+        self.wake_up, self.wake = _wake_ups_of_trio(trio.lowlevel)
         self.time = trio.current_time
         self.clock = lambda: trio.current_time
         self.checkpoint = trio.lowlevel.checkpoint
         self.current_task = _no_task
+        self.in_task = trio.lowlevel.in_trio_task
         self.native_loop = trio.lowlevel.current_trio_token
         self.innermost = _innermost_by(trio.lowlevel.current_task, "_cancel_status")
 
     def _use_asyncio(self) -> None:
         loaded: Any = sys.modules["asyncio"]
         running_loop: Callable[[], Any] = loaded.get_running_loop
-        future: Callable[[], asyncio.Future[None]] = loaded.Future
-
-        class FutureWakeUp:
-            """A future alone, where `anyio.Event` has two objects, a deque and a future."""
-
-            __slots__ = ("_future",)
-
-            def __init__(self) -> None:
-                self._future = future()
-
-            def set(self) -> None:
-                if not self._future.done():
-                    self._future.set_result(None)
-
-            def wait(self) -> Awaitable[object]:
-                return self._future
-
         sleep: Callable[[float], Awaitable[object]] = loaded.sleep
-        self.wake_up = FutureWakeUp
+        self.wake_up, self.wake = loaded.Future, _wake_future  # `anyio.Event` has two more objects and a deque
         self.time = lambda: running_loop().time()
         self.clock = lambda: running_loop().time
         self.checkpoint = lambda: sleep(0)
         self.current_task = current = loaded.current_task
+        self.in_task = lambda: _is_some(current)
         self.native_loop = running_loop
         states: Any = getattr(sys.modules.get("anyio._backends._asyncio"), "_task_states", None)
         self.innermost = _innermost_by(lambda: states[current()], "cancel_scope")
@@ -131,6 +117,55 @@ class Backend:
 
 def _no_task() -> None:
     return None
+
+
+def _is_some(current_task: Callable[[], object]) -> bool:
+    try:
+        return current_task() is not None  # there is none in the steps of a trio that is a guest of asyncio's
+    except RuntimeError:
+        return False
+
+
+def _wake_future(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _nothing() -> Generator[None, None, None]:
+    yield from ()
+
+
+def _wake_ups_of_trio(lowlevel: Any) -> tuple[Callable[[], WakeUp], Callable[[Any], None]]:
+    current_task, wait_task_rescheduled = lowlevel.current_task, lowlevel.wait_task_rescheduled
+    reschedule, succeeded = lowlevel.reschedule, lowlevel.Abort.SUCCEEDED
+
+    class ParkedTask:
+        """The task alone, where `trio.Event` has a set of them."""
+
+        __slots__ = ("_task", "_woken")
+
+        def __init__(self) -> None:
+            self._task: Any = None
+            self._woken = False
+
+        def wake(self) -> None:
+            self._woken = True
+            if self._task is not None:
+                task, self._task = self._task, None
+                reschedule(task)
+
+        def __await__(self) -> Generator[Any, Any, object]:
+            if self._woken:
+                return _nothing()
+            self._task = current_task()
+            waiting: Generator[Any, Any, object] = wait_task_rescheduled(self._give_up).__await__()
+            return waiting
+
+        def _give_up(self, _raise_cancel: object) -> Any:
+            self._task = None
+            return succeeded
+
+    return ParkedTask, ParkedTask.wake
 
 
 def _innermost_by(find: Callable[[], Any], attribute: str) -> Callable[[], tuple[Any, str]]:
@@ -149,6 +184,7 @@ def _innermost_by(find: Callable[[], Any], attribute: str) -> Callable[[], tuple
 
 
 _known: dict[type[BaseException], Backend] = {}
+_last: Backend | None = None  # nearly all programs have one kind, and to ask anyio costs five times as much
 
 
 def running_backend() -> Backend:
@@ -157,8 +193,13 @@ def running_backend() -> Backend:
     Raises:
         NoEventLoopError: None is running.
     """
+    global _last
+    last = _last
+    if last is not None and last.in_task():
+        return last
     cancelled = anyio.get_cancelled_exc_class()
     backend = _known.get(cancelled)
     if backend is None:
         backend = _known[cancelled] = Backend(cancelled)
+    _last = backend
     return backend

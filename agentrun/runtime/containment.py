@@ -162,9 +162,11 @@ class Contained(Relay[_T]):
         if not keep:
             cell.enter(stay=False)
         task = cell.task
-        self._on_trio = task is None
-        self._coro = interruptible(coro) if self._on_trio else coro
-        self._cancelling = native_before = 0 if task is None else task.cancelling()
+        if task is None:
+            self._on_trio, self._coro, native_before = True, interruptible(coro), 0
+        else:
+            self._on_trio, self._coro, native_before = False, coro, task.cancelling()
+            self._cancelling = native_before
         value: _T | None = None
         raised: BaseException | None = None
         swallowed = expired = False

@@ -104,7 +104,7 @@ class EventStream:
                     self._waiter = self._hub.backend.wake_up()
                     self._asleep = True
                     try:
-                        await self._waiter.wait()
+                        await self._waiter
                     finally:
                         self._waiter = None
                         self._asleep = False
@@ -143,7 +143,7 @@ class EventStream:
     def _wake(self) -> None:
         if self._waiter is not None:
             self._asleep = False
-            self._waiter.set()
+            self._hub.backend.wake(self._waiter)
 
     def _end(self) -> None:
         self._ended = True
@@ -273,11 +273,12 @@ class EventHub:
             for ref in self._streams:
                 stream = ref()
                 if stream is not None:
-                    # Here, not in a method of the stream's: one call less for each event.
+                    # Here, not in methods of the stream's: calls cost more than what is done.
                     queue = stream._queue
                     queue.append(event)
                     if stream._asleep:
-                        stream._wake()
+                        stream._asleep = False
+                        self.backend.wake(stream._waiter)
                     if len(queue) >= stream._careful_from and stream._put_with_care():
                         self.pressed = True
         parent = self._parent

@@ -158,12 +158,11 @@ class Relay(Generic[_T]):
                 return self.send(None)
             if self._resting and not self._on_trio:
                 self._look_for_errors()
-        return self._behind_a_step(self._coro.send(None))
+        request = self._coro.send(None)
+        return self._behind_a_step(request) if self._watching else request
 
     def _behind_a_step(self, request: Any) -> Any:
-        """The code awaits again, behind a step in which it was not told. Returns what it asks for."""
-        if not self._watching:
-            return request
+        """The watched code awaits again, behind a step in which it was not told. Returns what it asks for."""
         if self._resting:
             return self._rest(request)
         # On trio it may have asked for ours in this very step, and so for being told where it awaits now. On asyncio it
@@ -177,7 +176,7 @@ class Relay(Generic[_T]):
                 request = self._coro.send(value)
             finally:
                 del value  # the traceback of what it carries may hold this frame: see `run`
-            return self._behind_a_step(request)
+            return self._behind_a_step(request) if self._watching else request
         if self._held is not None:
             if not self._on_trio:
                 return self.throw(self._held)

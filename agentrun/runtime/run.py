@@ -288,7 +288,7 @@ class Run:
         """Let the driver look again."""
         self._news = True
         if self._waiter is not None:
-            self._waiter.set()
+            self.backend.wake(self._waiter)
 
     async def wait_for_news(self) -> None:
         """Wait until `wake` was called since the last time this returned. A checkpoint."""
@@ -297,7 +297,7 @@ class Run:
         else:
             self._waiter = self.backend.wake_up()
             try:
-                await self._waiter.wait()
+                await self._waiter
             finally:
                 self._waiter = None
         self._news = False

@@ -57,11 +57,12 @@ class Steps:
             finish: When the run stops, it may finish within its grace instead of being cut.
         """
         run = self._run
-        if run.machine.ending and not finish:
+        ending = run.machine.ending
+        if ending and not finish:
             coro.close()  # it is not started at all
             return Outcome("cancelled")
         contained: Contained[_T] = Contained(run.config.cleanup_grace, cell=self.cell)
-        if run.machine.ending:
+        if ending:
             contained.set_deadline(run.config.cleanup_grace)
         self._under_way, self._name, self._kind = contained, name, kind
         self._started = run.clock()

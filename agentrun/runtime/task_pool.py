@@ -49,7 +49,7 @@ class TaskPool:
         """Let the tasks end. Synchronous: they end in the next step that they take."""
         self.closed = True
         for task in self.idle:
-            task.wake.set()
+            self.run.backend.wake(task.wake)
         self.idle = []
 
 
@@ -72,7 +72,7 @@ class PooledTask:
         self._call = call
         self._context = copy_context()
         if self.begun:
-            self.wake.set()
+            self._pool.run.backend.wake(self.wake)
 
     @uninterruptible
     async def work(self) -> None:
@@ -91,7 +91,7 @@ class PooledTask:
                 cell.renew()  # the call may have been cancelled before its first step
                 self.wake = pool.run.backend.wake_up()
                 pool.idle.append(self)
-                await self.wake.wait()
+                await self.wake
         except BaseException as exc:  # noqa: BLE001 - the task was cancelled natively between two calls, or Ctrl-C on trio
             if self in pool.idle:
                 pool.idle.remove(self)

@@ -18,8 +18,8 @@ FAULTS = [
         (
             Edit(
                 f"{INBOX}.ready",
-                'due = [entry for entry in self._pending if entry.deliver != "idle"]',
-                'due = [entry for entry in reversed(self._pending) if entry.deliver != "idle"]',
+                'due = [entry for entry in self.pending if entry.deliver != "idle"]',
+                'due = [entry for entry in reversed(self.pending) if entry.deliver != "idle"]',
             ),
         ),
         "injections",
@@ -52,8 +52,8 @@ FAULTS = [
         (
             Edit(
                 f"{INBOX}.withdraw",
-                'if entry.status != "pending":\n            return False\n        self._pending.remove(entry)',
-                "if entry in self._pending:\n            self._pending.remove(entry)",
+                'if entry.status != "pending":\n            return False\n        self.pending = ',
+                "if entry in self.pending:\n            self.pending = ",
             ),
         ),
         "two tools",
@@ -65,10 +65,10 @@ FAULTS = [
         (
             Edit(
                 f"{INBOX}.take",
-                "left = [entry for entry in self._pending if id(entry) not in taken]",
-                "left = [entry for entry in self._pending if id(entry) not in taken or entry.status == 'pending']",
+                "left = tuple(entry for entry in self.pending if id(entry) not in taken)",
+                "left = tuple(entry for entry in self.pending if id(entry) not in taken or entry.status == 'pending')",
             ),
-            Edit(f"{INBOX}.take", "if len(left) + len(entries) != len(self._pending):", "if not entries and taken:"),
+            Edit(f"{INBOX}.take", "if len(left) + len(entries) != len(self.pending):", "if not entries and taken:"),
         ),
         "two tools",
         ("inject_next",),
@@ -114,8 +114,9 @@ FAULTS = [
             Edit(
                 f"{MACHINE}.next_action",
                 'if self.interrupts.current is not None:\n            return Finish("interrupted")\n'
-                "        if self.final is not None and not self.inbox:\n            return CheckOutput(self.final)\n",
-                "if self.final is not None and not self.inbox:\n            return CheckOutput(self.final)\n"
+                "        if self.final is not None and not self.inbox.pending:\n"
+                "            return CheckOutput(self.final)\n",
+                "if self.final is not None and not self.inbox.pending:\n            return CheckOutput(self.final)\n"
                 '        if self.interrupts.current is not None:\n            return Finish("interrupted")\n',
             ),
         ),

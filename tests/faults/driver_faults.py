@@ -137,11 +137,11 @@ FAULTS = [
     Fault(
         "a hook that was cut in its start is not told of the end",
         (
-            Edit(f"{CALL}:_stream", "        run.model_hooks.append(hooks)\n", ""),
+            Edit(f"{CALL}:_stream", "        run.model_hooks += (hooks,)\n", ""),
             Edit(
                 f"{CALL}:_stream",
                 "hooks.on_model_start, ctx, request)\n",
-                "hooks.on_model_start, ctx, request)\n        run.model_hooks.append(hooks)\n",
+                "hooks.on_model_start, ctx, request)\n        run.model_hooks += (hooks,)\n",
             ),
         ),
         "hooks",

@@ -97,6 +97,6 @@ def test_a_fault_whose_code_has_changed_is_an_error_that_shows_the_missing_code(
     with pytest.raises(StaleFault, match=r"Inbox.take has this 0 times instead of once; .*\n.*taken = nothing"):
         plant(monkeypatch, [Edit(take, "taken = nothing", "")])
     with pytest.raises(StaleFault, match="3 times instead of once"):
-        plant(monkeypatch, [Edit(take, "self._pending", "")])
+        plant(monkeypatch, [Edit(take, "self.pending", "")])
     with pytest.raises(StaleFault, match="there is no steal"):
         plant(monkeypatch, [Edit("agentrun.core.inbox:Inbox.steal", "", "")])

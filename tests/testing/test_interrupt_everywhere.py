@@ -16,6 +16,7 @@ from agentrun.core.events import RunEnded, ToolEnded, ToolStarted
 from agentrun.core.inbox import Inbox
 from agentrun.core.turns import TurnMachine
 from agentrun.runtime.hub import EventHub
+from agentrun.runtime.run import Run
 from agentrun.testing import Call, Say, ScriptedModel, SweepReport, interrupt_everywhere, replay
 from agentrun.testing.sweeping.asyncio_points import SweepLoop
 
@@ -66,10 +67,10 @@ def input_dropped_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Inbox.close
 
     def close(self: Inbox) -> Any:
-        self._pending.clear()
+        self.pending = ()
         return original(self)
 
-    monkeypatch.setattr(Inbox, "pending", property(lambda self: ()))
+    monkeypatch.setattr(Run, "undelivered", lambda self: ())
     monkeypatch.setattr(Inbox, "close", close)
 
 
