@@ -1082,6 +1082,8 @@ async def test_the_place_of_code_that_was_cancelled_keeps_what_is_outside_from_t
         cell.enter()
         first: Contained[None] = Contained(5.0, cell=cell)
         assert (await first.run(cancelled())).ending == "cancelled"
+        assert not cell.entered  # its scopes stay cancelled
+        cell.enter_again()
         second: Contained[str] = Contained(5.0, cell=cell)
         outcome = await second.run(code())
         cell.leave()
@@ -1127,6 +1129,8 @@ async def test_what_ended_or_shielded_a_cleanup_does_not_reach_the_next_code_in_
     outcome = await first.run(cancelled())
     assert outcome.ending == ("returned" if how == "shielded" else "cancelled")
     assert outcome.grace_expired == (how == "expired")
+    assert cell.entered == (how == "shielded")
+    cell.enter_again()
     assert not cell.grace.shield
     assert cell.grace.deadline == math.inf
     grace = cell.grace
@@ -1134,6 +1138,7 @@ async def test_what_ended_or_shielded_a_cleanup_does_not_reach_the_next_code_in_
     assert cell.grace is grace
     second: Contained[str] = Contained(5.0, cell=cell)
     told = await second.run(code())
+    cell.enter_again()
     third: Contained[None] = Contained(5.0, cell=cell)
     rest = await third.run(checkpoints(2))
     cell.leave()

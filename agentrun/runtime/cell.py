@@ -18,6 +18,9 @@ class Cell:
     A task that calls one piece after the other stays in its cell meanwhile, which saves two scopes for each of them.
     Nothing can cancel it in between: `Contained.cancel` and the others do nothing once their code is over.
 
+    A cell in which code was cancelled is left at once, since a scope stays cancelled. Its task enters it again when it
+    has more code to call, or has to wait for something: most have not.
+
     Attributes:
         backend: That of the event loop.
         scope: The outer one, which cancels the code; another one after a piece of code that was cancelled.
@@ -60,7 +63,9 @@ class Cell:
             self._innermost = getattr(holder, attribute, None)
 
     def leave(self) -> None:
-        """Leave the scopes."""
+        """Leave the scopes, if they were not left before."""
+        if not self.entered:
+            return
         self.entered = False
         self.task = None  # it keeps what it awaits, and all that has called it
         self._leave_grace()
@@ -77,13 +82,17 @@ class Cell:
         innermost = self._innermost
         return innermost is not None and getattr(*self._holder) is innermost
 
-    def renew(self) -> None:
-        """Be as new for the next piece of code: a scope that was cancelled stays so, so there is another then."""
-        if self.scope.cancel_called:
-            self.leave()
+    def enter_again(self) -> None:
+        """Be in it, with new scopes if it was left."""
+        if not self.entered:
             self.scope = self.backend.scope(shield=self._shield)
             self.grace = self.backend.scope()
             self.enter()
+
+    def renew(self) -> None:
+        """Be as new for the next piece of code, or be left, if this one was cancelled."""
+        if self.scope.cancel_called:
+            self.leave()
             return
         if self.scope.deadline != math.inf:
             self.scope.deadline = math.inf

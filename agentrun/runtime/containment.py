@@ -96,7 +96,7 @@ class Contained(Relay[_T]):
         shield: Whether cancellations from outside of it shall not reach the code. That of ``cell`` counts if there is
             one.
         on_delivered: Called, synchronously, when the cancellation reaches the code.
-        cell: Where the task of the code is, or will be, and as new. The task stays in it.
+        cell: Where the task of the code is, or will be, and as new. The task stays in it, unless the code is cancelled.
         """
         super().__init__(cell if cell is not None else Cell(shield=shield), grace, on_delivered)
         self._over: bool = False

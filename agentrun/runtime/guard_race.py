@@ -98,6 +98,7 @@ class GuardRace:
         """
         self.collect()
         while self.busy and not (until_stopped and self._run.machine.ending):
+            self._run.steps.cell.enter_again()
             await self._run.wait_for_news()
             self.collect()
         if until_stopped and self._run.machine.ending:

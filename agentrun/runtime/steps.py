@@ -23,7 +23,7 @@ class Steps:
     """What the driver of a run is in the middle of, if that is user code, and how to stop it.
 
     Attributes:
-        cell: Of the driver, which is in it from its first step to its last.
+        cell: Of the driver, which is in it whenever it calls user code or waits.
     """
 
     __slots__ = ("_finishing", "_ignores_cut", "_kind", "_name", "_run", "_started", "_under_way", "cell")
@@ -61,6 +61,8 @@ class Steps:
         if ending and not finish:
             coro.close()  # it is not started at all
             return Outcome("cancelled")
+        if not self.cell.entered:
+            self.cell.enter_again()
         contained: Contained[_T] = Contained(run.config.cleanup_grace, cell=self.cell)
         if ending:
             contained.set_deadline(run.config.cleanup_grace)

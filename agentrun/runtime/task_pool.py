@@ -89,6 +89,7 @@ class PooledTask:
                 if pool.closed or cell.broken:
                     break
                 cell.renew()  # the call may have been cancelled before its first step
+                cell.enter_again()
                 self.wake = pool.run.backend.wake_up()
                 pool.idle.append(self)
                 await self.wake

@@ -89,7 +89,9 @@ class ToolBatch:
         self._settle_those_that_never_ran()
         if tool.phase == "queued":
             self._start(tool)
-            tool.begin_in(self._run.steps.cell)
+            cell = self._run.steps.cell
+            cell.enter_again()
+            tool.begin_in(cell)
             # It is cancelled, timed out and contained as in a task of its own, and has its own context variables.
             await InContext(copy_context(), tool.execute())
         if tool.fatal is not None:

@@ -1,7 +1,8 @@
 """Measuring programs against each other: interleaved, warmed up, medians, and the garbage collector handled alike.
 
 The programs of one comparison run in turns, in one process and one event loop, so that whatever disturbs the machine
-disturbs them all. The ratio is the median of the rounds' ratios: it is steadier than the times themselves. The event
+disturbs them all; each round begins with another of them, since what ran before leaves its code and data in the caches.
+The ratio is the median of the rounds' ratios: it is steadier than the times themselves. The event
 loops take turns as well, round by round, each in a thread of its own while the others stand still: what trio costs is
 compared with what asyncio costs.
 """
@@ -18,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
 
@@ -36,6 +37,7 @@ __all__ = [
     "compare",
     "growth",
     "on_backends",
+    "rotated",
 ]
 
 AGENTRUN: Final = "agentrun"
@@ -44,6 +46,8 @@ LEAN: Final = "SC floor, only calls without a task"
 BARE: Final = "bare loop"
 UVLOOP: Final = "uvloop"
 LOOPS: Final = ("asyncio", "trio", UVLOOP)
+
+_T = TypeVar("_T")
 
 Program: TypeAlias = Callable[[], Awaitable[Any]]
 """Does the work once and returns what it made of it: programs that are compared must return the same."""
@@ -120,7 +124,7 @@ async def compare(
     warm: bool = False,
     collecting: bool = False,
 ) -> dict[str, list[float]]:
-    """Run the programs in turns.
+    """Run the programs in turns, each round from the next one on.
 
     Args:
         programs: By name.
@@ -137,7 +141,7 @@ async def compare(
     samples: dict[str, list[float]] = {name: [] for name in programs}
     for number in range(int(warm), rounds + 1):
         results: dict[str, Any] = {}
-        for name, program in programs.items():
+        for name, program in rotated(list(programs.items()), number):
             gc.collect()
             if not collecting:
                 gc.disable()
@@ -155,6 +159,12 @@ async def compare(
         check_same(results)
         _after_round.get()()
     return samples
+
+
+def rotated(items: list[_T], number: int) -> list[_T]:
+    """The same items, from the one after so many on."""
+    first = number % len(items)
+    return items[first:] + items[:first]
 
 
 def check_same(results: Mapping[str, Any]) -> None:

@@ -153,6 +153,45 @@ async def test_a_cancelled_body_leaves_nothing() -> None:
     assert check_ended(live, models[0]).status == "cancelled"
 
 
+async def test_a_cancelled_body_leaves_no_guardrail_that_still_cleans_up_after_an_interrupt() -> None:
+    """The driver waits for it, and is not to be reached from outside there either."""
+    at_work, cleaning, go_on = anyio.Event(), anyio.Event(), anyio.Event()
+    cleaned: list[str] = []
+
+    @input_guardrail
+    async def slow(items: Any) -> None:
+        try:
+            at_work.set()
+            await anyio.sleep_forever()
+        finally:
+            cleaning.set()
+            await go_on.wait()
+            cleaned.append("guardrail")
+
+    model = ScriptedModel([Hang()])
+    async with anyio.create_task_group() as tasks:
+        with anyio.CancelScope() as outside:
+            async with open_run(Agent("a", model=model, input_guardrails=[slow]), "Go.") as live:
+                await at_work.wait()
+                await anyio.wait_all_tasks_blocked()
+                live.interrupt("stop")
+                await cleaning.wait()
+                await anyio.wait_all_tasks_blocked()
+
+                async def let_it_end() -> None:
+                    await checkpoints(20)
+                    assert live.result is None
+                    go_on.set()
+
+                tasks.start_soon(let_it_end)
+                outside.cancel()
+                await anyio.sleep_forever()
+        assert cleaned == ["guardrail"]
+        check_ended(live, model)
+        assert live.result is not None
+        assert [guard.outcome for guard in live.result.guardrail_results] == ["cancelled"]
+
+
 async def test_returning_out_of_the_block_leaves_nothing() -> None:
     agent, models, ledger, ready = busy_agent()
 
