@@ -14,6 +14,7 @@ import gc
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import compress, repeat
+from operator import attrgetter
 from types import (
     AsyncGeneratorType,
     BuiltinMethodType,
@@ -41,6 +42,7 @@ _EXITS: Final = ("__exit__", "__aexit__")
 _CHECKPOINTS: Final = ("checkpoint", "cancel_shielded_checkpoint", "checkpoint_if_cancelled")
 # By the types' ids: a type of the user's may have an odd `==`.
 _AWAITED: Final = {id(CoroutineType): "cr_await", id(AsyncGeneratorType): "ag_await", id(GeneratorType): "gi_yieldfrom"}
+_NAME: Final = attrgetter("__name__")
 _BOUND: Final = frozenset(map(id, (MethodType, BuiltinMethodType, MethodWrapperType)))
 _KEEPS_MANAGERS: Final = sys.version_info >= (3, 14)  # in the frame, beside their method
 
@@ -54,7 +56,8 @@ class Suspension:
         links: list[Any] = []
         link: Any = suspended
         while link is not None:
-            awaited = _AWAITED.get(_kind(link))
+            kind: type[object] = type(link)
+            awaited = _AWAITED.get(id(kind))
             if awaited is not None:
                 links.append(link)
                 link = getattr(link, awaited)
@@ -79,7 +82,10 @@ class Suspension:
     @property
     def entered(self) -> list[Any]:
         """The context managers of the `with` blocks that it is in, or leaves, also those inside of generators."""
-        return [manager for link in self._links for manager in _entered(link)]
+        links = self._links
+        if _KEEPS_MANAGERS or "__aexit__" in map(_NAME, links):
+            return [manager for link in links for manager in _entered(link)]
+        return _left_by(gc.get_referents(*links))
 
     @property
     def asks_for_cancellation(self) -> bool:
@@ -125,24 +131,34 @@ class Suspension:
 def _entered(link: Any) -> list[Any]:
     """The context managers of the `with` blocks that a suspended frame is in."""
     held_by_it: list[object] = gc.get_referents(link)
-    holds_them = _KEEPS_MANAGERS or link.__name__ == "__aexit__"  # the method's own
-    # A frame holds some twenty objects, few of which matter: the others are passed over without a step of Python's.
-    bound = compress(held_by_it, map(_BOUND.__contains__, map(id, map(type, held_by_it))))
+    if not _KEEPS_MANAGERS and link.__name__ != "__aexit__":  # that method's frame holds its own, without a block
+        return _left_by(held_by_it)
     managers: list[Any] = []
-    for held in held_by_it if holds_them else bound:
+    for held in held_by_it:
         kind: type[object] = type(held)
-        manager: Any = None
-        if not holds_them or _kind(held) in _BOUND:
-            method: Any = held
-            if method.__name__ in _EXITS:  # kept for the end of the block
-                manager = method.__self__
+        if _kind(held) in _BOUND:
+            managers += _left_by([held])
         elif hasattr(kind, "__exit__") or hasattr(kind, "__aexit__"):
-            manager = held
-        if manager is not None:
-            managers.append(manager)
-            if issubclass(type(generator := _attribute(manager, "gen")), (GeneratorType, AsyncGeneratorType)):
-                managers.extend(_entered(generator))
+            managers += _with_those_inside(held)
     return managers
+
+
+def _left_by(held: list[Any]) -> list[Any]:
+    """The context managers among whose methods for the end of a `with` block these are that frames hold."""
+    # A frame holds some twenty objects, few of which matter: the others are passed over without a step of Python's.
+    methods = compress(held, map(_BOUND.__contains__, map(id, map(type, held))))
+    managers: list[Any] = []
+    for method in methods:
+        if method.__name__ in _EXITS:
+            managers += _with_those_inside(method.__self__)
+    return managers
+
+
+def _with_those_inside(manager: Any) -> list[Any]:
+    """A context manager, and if a generator makes it, those that the generator is in."""
+    if issubclass(type(generator := _attribute(manager, "gen")), (GeneratorType, AsyncGeneratorType)):
+        return [manager, *_entered(generator)]
+    return [manager]
 
 
 def _exceptions(link: Any) -> Iterable[BaseException]:
