@@ -112,7 +112,7 @@ async def test_it_knows_which_scope_a_task_is_in(backend: Backend) -> None:
     """Of the versions of anyio and trio that are installed; if it fails, runs are slower, and all else holds."""
 
     def innermost() -> Any:
-        return getattr(*backend.innermost())
+        return getattr(*backend.innermost(backend.current_task()))
 
     with anyio.CancelScope():
         outside = innermost()
@@ -135,7 +135,8 @@ async def test_it_says_so_if_it_does_not_know_which_scope_a_task_is_in(
         monkeypatch.delattr("anyio._backends._asyncio._task_states")
     else:
         monkeypatch.setattr("trio.lowlevel.current_task", None)
-    holder, attribute = Backend(anyio.get_cancelled_exc_class()).innermost()
+    another = Backend(anyio.get_cancelled_exc_class())
+    holder, attribute = another.innermost(another.current_task())
     assert holder is None
     assert getattr(holder, attribute, None) is None
 

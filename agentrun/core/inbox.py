@@ -102,8 +102,6 @@ class Inbox:
         Args:
             finishing: The run has nothing left to do, so ``"idle"`` entries are due if no others are.
         """
-        if not self.pending:
-            return []  # nearly always
         due = [entry for entry in self.pending if entry.deliver != "idle"]
         if not due and finishing:
             return list(self.pending)

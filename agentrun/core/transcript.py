@@ -68,8 +68,10 @@ class ItemsView(Sequence[Item]):
         return f"ItemsView({list(self)!r})"
 
 
-def check_history(items: Iterable[Item], *, what: str = "history") -> None:
+def check_history(items: Iterable[Item], *, what: str = "history") -> set[str]:
     """Check that each tool call is answered by exactly one output, before the conversation goes on.
+
+    Returns the ids of the calls.
 
     These are the providers' rules: outputs follow the response that made the calls, and precede whatever is said next.
 
@@ -108,6 +110,7 @@ def check_history(items: Iterable[Item], *, what: str = "history") -> None:
             f"{what}[{position}] is a tool call ({call_id!r}) that has no output; "
             "add a ToolOutput for it, or leave the call out"
         )
+    return seen
 
 
 class Transcript:
@@ -122,8 +125,7 @@ class Transcript:
             UserError: They are not; see `check_history`. The message names them ``what``.
         """
         self._items: list[Item] = list(items)
-        check_history(self._items, what=what)
-        self._call_ids = {item.call_id for item in self._items if isinstance(item, ToolCall)}
+        self._call_ids = check_history(self._items, what=what)
         self._start = len(self._items)
         self._kept: dict[Any, Any] = {}
         self._suffixes: dict[str, int] = {}  # the last number tried for a call id that was taken
@@ -155,8 +157,7 @@ class Transcript:
         """
         new = list(items)
         if any(isinstance(item, (ToolCall, ToolOutput)) for item in new):
-            check_history(new, what="input")
-            ids = {item.call_id for item in new if isinstance(item, ToolCall)}
+            ids = check_history(new, what="input")
             if taken := ids & self._call_ids:
                 raise UserError(f"input uses call_id {min(taken)!r}, which the history already has")
             self._call_ids |= ids

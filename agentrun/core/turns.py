@@ -108,7 +108,7 @@ class TurnMachine:
         "usage",
     )
 
-    def __init__(self, transcript: Transcript, *, limits: Limits, inbox: Inbox) -> None:
+    def __init__(self, transcript: Transcript, limits: Limits, inbox: Inbox) -> None:
         self.transcript: Transcript = transcript
         self.inbox: Inbox = inbox
         self.interrupts: InterruptLatch = InterruptLatch()
@@ -167,6 +167,8 @@ class TurnMachine:
 
     def due_input(self) -> list[InboxEntry]:
         """The injected inputs that the model call about to begin will take."""
+        if not self.inbox.pending:
+            return []  # nearly always
         return self.inbox.ready(finishing=self.final is not None)
 
     def begin_model_call(self, entries: Sequence[InboxEntry]) -> ResponseBuilder:
@@ -228,7 +230,7 @@ class TurnMachine:
         if builder is None:
             raise AssertionError("no model call is under way")
         if builder.usage is not None:
-            self.usage.add(replace(builder.usage, requests=0, tool_calls=0))
+            self.usage.add_tokens(builder.usage)
         return builder
 
     # The tools -----------------------------------------------------------------------------------------------

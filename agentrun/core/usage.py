@@ -43,6 +43,13 @@ class Usage(Plain):
         self.reasoning_tokens += other.reasoning_tokens
         self.tool_calls += other.tool_calls
 
+    def add_tokens(self, other: Usage) -> None:
+        """Add the tokens of ``other`` alone: what a model says of a response, whose calls are counted by the run."""
+        self.input_tokens += other.input_tokens
+        self.cached_input_tokens += other.cached_input_tokens
+        self.output_tokens += other.output_tokens
+        self.reasoning_tokens += other.reasoning_tokens
+
     def copy(self) -> Usage:
         """A snapshot that later additions do not change."""
         return Usage(

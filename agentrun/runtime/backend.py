@@ -47,7 +47,8 @@ class Backend:
         in_task: Whether a task of its is running here.
         native_loop: Gives the event loop that is running, as itself or, on trio, as its token.
         innermost: Gives an object and the name of its attribute that holds, at any time, which scope the current task
-            is in; ``None`` in place of the object if that cannot be known.
+            is in, which is to be given as `current_task` gives it; ``None`` in place of the object if that cannot be
+            known.
     """
 
     __slots__ = (
@@ -82,7 +83,7 @@ class Backend:
         self.current_task: Callable[[], Any]
         self.in_task: Callable[[], bool]
         self.native_loop: Callable[[], object]
-        self.innermost: Callable[[], tuple[Any, str]]
+        self.innermost: Callable[[Any], tuple[Any, str]]
         if cancelled.__module__.startswith("asyncio"):
             self._use_asyncio()
         else:
@@ -98,7 +99,7 @@ class Backend:
         self.current_task = _no_task
         self.in_task = trio.lowlevel.in_trio_task
         self.native_loop = trio.lowlevel.current_trio_token
-        self.innermost = _innermost_by(trio.lowlevel.current_task, "_cancel_status")
+        self.innermost = _innermost_by(lambda _: trio.lowlevel.current_task(), "_cancel_status")
 
     def _use_asyncio(self) -> None:
         loaded: Any = sys.modules["asyncio"]
@@ -112,7 +113,7 @@ class Backend:
         self.in_task = lambda: _is_some(current)
         self.native_loop = running_loop
         states: Any = getattr(sys.modules.get("anyio._backends._asyncio"), "_task_states", None)
-        self.innermost = _innermost_by(lambda: states[current()], "cancel_scope")
+        self.innermost = _innermost_by(lambda task: states[task], "cancel_scope")
 
 
 def _no_task() -> None:
@@ -168,15 +169,15 @@ def _wake_ups_of_trio(lowlevel: Any) -> tuple[Callable[[], WakeUp], Callable[[An
     return ParkedTask, ParkedTask.wake
 
 
-def _innermost_by(find: Callable[[], Any], attribute: str) -> Callable[[], tuple[Any, str]]:
+def _innermost_by(find: Callable[[Any], Any], attribute: str) -> Callable[[Any], tuple[Any, str]]:
     """For `Backend.innermost`. Neither anyio nor trio tells in public which scope a task is in.
 
     Where a version of theirs keeps that is nothing to rely on: if it is not there, it is not known.
     """
 
-    def innermost() -> tuple[Any, str]:
+    def innermost(task: Any) -> tuple[Any, str]:
         try:
-            return find(), attribute
+            return find(task), attribute
         except Exception:  # noqa: BLE001 - whatever a private name may do in another version
             return None, attribute
 

@@ -33,7 +33,7 @@ class Cell:
 
     __slots__ = ("_holder", "_innermost", "_shield", "backend", "broken", "entered", "grace", "scope", "task")
 
-    def __init__(self, *, shield: bool = False, backend: Backend | None = None) -> None:
+    def __init__(self, shield: bool = False, backend: Backend | None = None) -> None:
         """Args:
         shield: Whether cancellations from outside shall not come in.
         backend: That of the event loop, if it is at hand.
@@ -59,7 +59,7 @@ class Cell:
         self.grace.__enter__()
         self.entered = True
         if stay:
-            self._holder = holder, attribute = self.backend.innermost()
+            self._holder = holder, attribute = self.backend.innermost(self.task)
             self._innermost = getattr(holder, attribute, None)
 
     def leave(self) -> None:

@@ -54,7 +54,6 @@ class Outcome(Generic[_T]):
         self,
         ending: Ending,
         value: _T | None = None,
-        *,
         error: BaseException | None = None,
         swallowed: bool = False,
         grace_expired: bool = False,
@@ -84,21 +83,21 @@ class Contained(Relay[_T]):
     def __init__(
         self,
         grace: float,
-        *,
-        timeout: float | None = None,
-        shield: bool = False,
-        on_delivered: Callable[[], None] | None = None,
         cell: Cell | None = None,
+        timeout: float | None = None,
+        on_delivered: Callable[[], None] | None = None,
+        *,
+        shield: bool = False,
     ) -> None:
         """Args:
         grace: Seconds the code has to clean up, from the moment the cancellation reaches it.
+        cell: Where the task of the code is, or will be, and as new. The task stays in it, unless the code is cancelled.
         timeout: Seconds after which the code is cancelled by itself.
+        on_delivered: Called, synchronously, when the cancellation reaches the code.
         shield: Whether cancellations from outside of it shall not reach the code. That of ``cell`` counts if there is
             one.
-        on_delivered: Called, synchronously, when the cancellation reaches the code.
-        cell: Where the task of the code is, or will be, and as new. The task stays in it, unless the code is cancelled.
         """
-        super().__init__(cell if cell is not None else Cell(shield=shield), grace, on_delivered)
+        super().__init__(cell if cell is not None else Cell(shield), grace, on_delivered)
         self._over: bool = False
         self._cancel_called: bool = False
         if timeout is not None:
@@ -198,7 +197,7 @@ class Contained(Relay[_T]):
         native = 0 if task is None else task.cancelling() - native_before
         outcome: Outcome[_T]
         if raised is None:
-            outcome = Outcome("returned", value, swallowed=swallowed, grace_expired=expired)
+            outcome = Outcome("returned", value, None, swallowed, expired)
         else:
             outcome = self._classify(raised, native, expired)
         outcome.left_open = cell.broken

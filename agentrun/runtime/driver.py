@@ -252,26 +252,26 @@ def _result(run: Run) -> RunResult[Any]:
     status = machine.status
     assert status is not None
     return RunResult(
-        run_id=run.id,
-        status=status,
-        output=run.output if status == "completed" else None,
-        items=machine.transcript.new_items(),
-        history=machine.transcript.since(0),
-        agent=run.agent.name,
-        usage=machine.usage.copy(),
-        turns=machine.turn,
-        interrupt=machine.interrupts.current,
-        undelivered=run.undelivered(),
-        pending_approvals=run.pending_approvals,
-        asked_by=run.asked_by,
-        guardrail_results=run.guardrail_results,
-        error=machine.failure,
-        errors=run.reports.errors,
-        teardown=run.reports.teardown,
+        run.id,
+        status,
+        run.output if status == "completed" else None,
+        machine.transcript.new_items(),
+        machine.transcript.since(0),
+        run.agent.name,
+        machine.usage.copy(),
+        machine.turn,
+        machine.interrupts.current,
+        run.undelivered(),
+        run.pending_approvals,
+        run.guardrail_results,
+        machine.failure,
+        run.reports.errors,
+        run.reports.teardown,
+        run.asked_by,
     )
 
 
-def _attach(error: BaseException | None, result: RunResult[Any]) -> None:
+def _attach(error: BaseException, result: RunResult[Any]) -> None:
     if isinstance(error, AgentRunError):
         error.result = result
     elif isinstance(error, BaseExceptionGroup):
@@ -291,7 +291,8 @@ def _tell_ending(run: Run) -> None:
     machine.inbox.close()
     run.result = result
     failure = machine.failure
-    _attach(failure, result)
+    if failure is not None:
+        _attach(failure, result)
     reason: str | None = None
     if result.status == "failed" and failure is not None:
         reason = describe_error(failure)

@@ -191,7 +191,6 @@ class EventHub:
         backend: Backend,
         parent: EventHub | None = None,
         path: tuple[str, ...] = (),
-        *,
         loop: EventLoop | None = None,
     ) -> None:
         """Args:

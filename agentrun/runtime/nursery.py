@@ -82,7 +82,6 @@ class RunNursery:
         resume_from: RunSnapshot | RunResult[Any] | None,
         config: RunConfig | None,
         hooks: RunHooks | Sequence[RunHooks] | None,
-        *,
         default_on_approval: Literal["wait", "end"],
     ) -> None:
         if not isinstance(agent, Agent):
@@ -136,7 +135,7 @@ class RunNursery:
                         "resume without the session, or without the approvals"
                     )
         transcript = Transcript((*history, *self._input))
-        machine = TurnMachine(transcript, limits=config.limits, inbox=Inbox(config.max_pending_injections))
+        machine = TurnMachine(transcript, config.limits, Inbox(config.max_pending_injections))
         if snapshot is not None:
             for entry in snapshot.undelivered:
                 machine.inject(entry.items, "next")  # nothing runs that could be cut, or waited for
@@ -160,20 +159,21 @@ class RunNursery:
         loop = running_loop(self._backend)
         if parent is not None and (parent.ended or not parent.run.loop.is_same(loop)):
             parent = None  # a run of another event loop, or one that outlived the call it was started in
+        # By position, as all that is made for each run or call: Python makes a dict of keywords for a class.
         self._run = run = Run(
-            run_id=f"run_{os.urandom(6).hex()}",
-            agent=self._agent,
-            models=self._models,
-            machine=self._machine,
-            config=self._config,
-            deps=self._deps,
-            session=self._session,
-            hooks=self._hooks,
-            end_on_approval=self._end_on_approval,
-            next_agent=self._next_agent,
-            parent=parent,
-            backend=self._backend,
-            loop=loop,
+            f"run_{os.urandom(6).hex()}",
+            self._agent,
+            self._models,
+            self._machine,
+            self._config,
+            self._deps,
+            self._session,
+            self._hooks,
+            self._end_on_approval,
+            self._next_agent,
+            parent,
+            self._backend,
+            loop,
         )
         run.handle = self._live = ActiveRun(run)
         run.guards = GuardRace(run)
@@ -254,8 +254,9 @@ class RunNursery:
         broken = run.reports.left_open if exc is not None and is_scoped_cancellation(exc) else None
         if broken is not None and anyio.current_effective_deadline() != -math.inf:
             raise broken from None  # nobody outside has cancelled the block: its group has, when a task broke it
-        if _strength(run.reports.exit_request) > _strength(interruption):
-            interruption = run.reports.exit_request
+        exit_request = run.reports.exit_request
+        if exit_request is not None and _strength(exit_request) > _strength(interruption):
+            interruption = exit_request
         if interruption is not None and _strength(interruption) > _strength(exc):
             # A cancellation always goes on. An error of the body stays visible as its context, as it does in any
             # ``try: ... finally: await ...`` that is cancelled in its ``finally``.

@@ -56,7 +56,7 @@ def open_run(
         UserError: At once, when an argument is not valid; the message names it.
         Exception: When the block is left: what made the run fail, unless ``wait()`` has raised it before.
     """
-    nursery = RunNursery(agent, input, deps, session, resume_from, config, hooks, default_on_approval="wait")
+    nursery = RunNursery(agent, input, deps, session, resume_from, config, hooks, "wait")
     return cast("AbstractAsyncContextManager[ActiveRun[OutputT]]", nursery)
 
 
@@ -80,7 +80,7 @@ async def run(
         UserError: An argument is not valid.
         Exception: What made the run fail.
     """
-    nursery = RunNursery(agent, input, deps, session, resume_from, config, hooks, default_on_approval="end")
+    nursery = RunNursery(agent, input, deps, session, resume_from, config, hooks, "end")
     async with nursery as live:
         return cast("RunResult[OutputT]", await live.wait())
 

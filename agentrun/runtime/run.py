@@ -110,7 +110,6 @@ class Run:
 
     def __init__(
         self,
-        *,
         run_id: str,
         agent: Agent[Any, Any],
         models: dict[int, Model],
@@ -139,9 +138,9 @@ class Run:
         self.backend: Backend = backend
         self.clock: Callable[[], float] = backend.clock()
         self.hub: EventHub = (
-            EventHub(self.backend, loop=loop)
+            EventHub(self.backend, None, (), loop)
             if parent is None
-            else EventHub(self.backend, parent.run.hub, (parent.call.call_id,), loop=loop)
+            else EventHub(self.backend, parent.run.hub, (parent.call.call_id,), loop)
         )
         self.publish: Callable[[Event], None] = self.hub.publish  # tell the watchers
         self.reports: Reports = Reports(self)

@@ -29,7 +29,7 @@ class Steps:
     __slots__ = ("_finishing", "_ignores_cut", "_kind", "_name", "_run", "_started", "_under_way", "cell")
 
     def __init__(self, run: Run) -> None:
-        self.cell: Cell = Cell(shield=True, backend=run.backend)
+        self.cell: Cell = Cell(True, run.backend)
         self._run = run
         self._under_way: Contained[Any] | None = None
         self._name = ""
@@ -63,7 +63,7 @@ class Steps:
             return Outcome("cancelled")
         if not self.cell.entered:
             self.cell.enter_again()
-        contained: Contained[_T] = Contained(run.config.cleanup_grace, cell=self.cell)
+        contained: Contained[_T] = Contained(run.config.cleanup_grace, self.cell)
         if ending:
             contained.set_deadline(run.config.cleanup_grace)
         self._under_way, self._name, self._kind = contained, name, kind

@@ -56,7 +56,7 @@ class Suspension:
         links: list[Any] = []
         link: Any = suspended
         while link is not None:
-            kind: type[object] = type(link)
+            kind = cast("type[object]", type(link))
             awaited = _AWAITED.get(id(kind))
             if awaited is not None:
                 links.append(link)

@@ -61,7 +61,7 @@ class PooledTask:
     def __init__(self, pool: TaskPool) -> None:
         self._pool = pool
         # A shield, because an outside cancellation reaches calls in order, through the driver.
-        self.cell: Cell = Cell(shield=True, backend=pool.run.backend)
+        self.cell: Cell = Cell(True, pool.run.backend)
         self.wake: WakeUp
         self.begun: bool = False
         self._call: ToolRun | None = None

@@ -216,9 +216,7 @@ class ToolRun(ToolCallServices):
     def begin_in(self, cell: Cell) -> None:
         """Prepare for being executed by the task that is in ``cell``."""
         self._tasks += 1
-        self._contained = Contained(
-            self.run.config.cleanup_grace, timeout=self._timeout, on_delivered=self._start_hook, cell=cell
-        )
+        self._contained = Contained(self.run.config.cleanup_grace, cell, self._timeout, self._start_hook)
 
     def begin(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start ``task`` (`execute` or `check_approval`) as a task of the batch."""

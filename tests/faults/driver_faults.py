@@ -13,7 +13,7 @@ GUARDS = "agentrun.runtime.guard_race:GuardRace"
 FAULTS = [
     Fault(
         "the driver has no shield",
-        (Edit("agentrun.runtime.steps:Steps.__init__", "Cell(shield=True, ", "Cell("),),
+        (Edit("agentrun.runtime.steps:Steps.__init__", "Cell(True, ", "Cell(False, "),),
         "two tools",
         ("cancel",),
         7,

@@ -972,7 +972,7 @@ async def test_a_scope_left_open_is_found_with_versions_of_anyio_and_trio_that_k
 ) -> None:
     asked: list[str] = []
 
-    def unknown() -> tuple[None, str]:
+    def unknown(_: object) -> tuple[None, str]:
         asked.append("where it is")
         return None, "not_there"
 
