@@ -66,9 +66,6 @@ class Inbox:
         self._last_number = 0
         self._closed = False
 
-    def __len__(self) -> int:
-        return len(self.pending)
-
     def add(self, items: tuple[Item, ...], deliver: Delivery) -> InboxEntry:
         """Take an input in.
 

@@ -23,7 +23,7 @@ __all__ = ["Backend", "WakeUp", "running_backend"]
 
 
 WakeUp: TypeAlias = Awaitable[object]
-"""What one task awaits, once, until `Backend.wake` is called for it: an event that costs a quarter of one.
+"""What one task awaits, once, until `Backend.wake` is called for it: an event for that task alone, and cheaper.
 
 A checkpoint, unless that was called before.
 """
@@ -185,7 +185,7 @@ def _innermost_by(find: Callable[[Any], Any], attribute: str) -> Callable[[Any],
 
 
 _known: dict[type[BaseException], Backend] = {}
-_last: Backend | None = None  # nearly all programs have one kind, and to ask anyio costs five times as much
+_last: Backend | None = None  # nearly all programs have one kind, and anyio looks at more before it knows
 
 
 def running_backend() -> Backend:

@@ -203,7 +203,7 @@ def test_law_4_only_messages_to_the_model_can_be_injected(item: Item) -> None:
     machine = machine_for()
     with pytest.raises(UserError, match=f"contains a {type(item).__name__}; only user and system messages"):
         machine.inject((USER, item), "next")
-    assert len(machine.inbox) == 0
+    assert machine.inbox.pending == ()
 
 
 def test_a_full_inbox_is_told_of() -> None:
@@ -496,4 +496,4 @@ def test_law_5_a_call_takes_the_input_that_is_due_and_no_other() -> None:
     for wrong in ([], [first], [second, first], [first, first], [first, second, idle]):
         with pytest.raises(AssertionError, match="the inputs of a model call must be those that are due"):
             machine.begin_model_call(wrong)
-    assert (machine.turn, len(machine.transcript), len(machine.inbox)) == (0, 1, 3)
+    assert (machine.turn, len(machine.transcript), len(machine.inbox.pending)) == (0, 1, 3)

@@ -236,7 +236,7 @@ class TurnMachineRules(RuleBasedStateMachine):
         try:
             entry, effect = self.machine.inject(items, deliver)
         except InboxFull:
-            assert len(self.machine.inbox) == CAPACITY
+            assert len(self.machine.inbox.pending) == CAPACITY
             return
         assert effect == ("cut" if deliver == "now" and not stopping else "none")
         self.injected.append(entry)
