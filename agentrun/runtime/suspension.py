@@ -56,8 +56,7 @@ class Suspension:
         links: list[Any] = []
         link: Any = suspended
         while link is not None:
-            kind = cast("type[object]", type(link))
-            awaited = _AWAITED.get(id(kind))
+            awaited = _AWAITED.get(id(type(link)))  # pyright: ignore[reportUnknownArgumentType] - of whatever is awaited
             if awaited is not None:
                 links.append(link)
                 link = getattr(link, awaited)
