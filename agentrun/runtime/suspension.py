@@ -72,7 +72,10 @@ class Suspension:
 
         There are none where the interpreter does not tell what a coroutine refers to.
         """
-        return [held for link in self._links for held in _exceptions(link) if holds_cancellation(held, cancelled_class)]
+        held: list[Any] = gc.get_referents(*self._links)
+        # Not `isinstance`, which asks the object for its class; and without a step of Python's for each, as below.
+        exceptions: Iterable[BaseException] = compress(held, map(issubclass, map(type, held), repeat(BaseException)))
+        return [each for each in exceptions if holds_cancellation(each, cancelled_class)]
 
     def handles(self, cancelled_class: type[BaseException], *, but: Sequence[BaseException] = ()) -> bool:
         """Whether it holds a cancellation that is none of ``but``."""
@@ -158,13 +161,6 @@ def _with_those_inside(manager: Any) -> list[Any]:
     if issubclass(type(generator := _attribute(manager, "gen")), (GeneratorType, AsyncGeneratorType)):
         return [manager, *_entered(generator)]
     return [manager]
-
-
-def _exceptions(link: Any) -> Iterable[BaseException]:
-    """Those that a suspended frame holds."""
-    held_by_it: list[Any] = gc.get_referents(link)
-    # Not `isinstance`, which asks the object for its class; and as above.
-    return compress(held_by_it, map(issubclass, map(type, held_by_it), repeat(BaseException)))
 
 
 def _kind(held: object) -> int:
