@@ -24,7 +24,8 @@ from agentrun import (
 )
 from agentrun.core.model import ModelRequest
 from agentrun.core.results import RunState, ScopeState
-from agentrun.items import Item
+from agentrun.errors import UserError
+from agentrun.items import Item, ToolCall, ToolOutput, UserMessage
 from agentrun.testing import Call, Hang, Say, ScriptedModel
 
 Child = tuple[str, str, str, str]
@@ -390,3 +391,66 @@ async def test_a_run_whose_driver_has_not_begun_is_starting() -> None:
         assert state.blocked_on_watchers is False
         await live.wait()
     assert live.state().phase == "ended"
+
+
+async def test_of_two_runs_that_a_tool_has_opened_the_one_that_is_alive_is_shown() -> None:
+    both, one_left, seen = anyio.Event(), anyio.Event(), anyio.Event()
+    child = Agent("child", model=ScriptedModel([Hang(), Hang()]))
+    opened: list[ActiveRun[Any]] = []
+
+    @tool
+    async def opens_two() -> str:
+        async with open_run(child, "Go.") as first:
+            opened.append(first)
+            async with open_run(child, "Go."):
+                both.set()
+                await one_left.wait()
+            seen.set()
+            await anyio.sleep_forever()
+        return "never"
+
+    agent = Agent("outer", tools=[opens_two], model=ScriptedModel([Call("opens_two")]))
+
+    def nested(live: ActiveRun[Any]) -> list[str]:
+        (call,) = live.state().scope.children
+        return [scope.id for scope in call.children]
+
+    async with open_run(agent, "Go.") as live:
+        await both.wait()
+        assert len(nested(live)) == 2
+        one_left.set()
+        await seen.wait()
+        assert nested(live) == [opened[0].state().run_id]
+        live.interrupt()
+
+
+async def test_a_call_is_known_while_guardrails_keep_it_from_starting_and_one_of_an_earlier_run_is_not() -> None:
+    at_work, go_on = anyio.Event(), anyio.Event()
+
+    @input_guardrail
+    async def slow(_: Sequence[Item]) -> None:
+        at_work.set()
+        await go_on.wait()
+
+    @tool
+    async def work() -> str:
+        return "done"
+
+    model = ScriptedModel([Call("work", call_id="new"), Say("ok")])
+    agent = Agent("a", tools=[work], model=model, input_guardrails=[slow])
+    before: list[Item] = [
+        UserMessage("Go."),
+        ToolCall("old", "work", "{}"),
+        ToolOutput("old", "done"),
+        UserMessage("Again."),
+    ]
+    async with open_run(agent, before) as live:
+        await at_work.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert live.state().phase == "guardrails"
+        assert not live.interrupt_tool("new")  # it has not started, and so it cannot be stopped
+        with pytest.raises(UserError, match="no tool call with the id 'old'"):
+            live.interrupt_tool("old")
+        go_on.set()
+        result = await live.wait()
+    assert result.output == "ok"
