@@ -2,9 +2,9 @@
 
 The programs of one comparison run in turns, in one process and one event loop, so that whatever disturbs the machine
 disturbs them all; each round begins with another of them, since what ran before leaves its code and data in the caches.
-The ratio is the median of the rounds' ratios: it is steadier than the times themselves. The event
-loops take turns as well, round by round, each in a thread of its own while the others stand still: what trio costs is
-compared with what asyncio costs.
+The ratio is the median of the rounds' ratios: it is steadier than the times themselves. The event loops take turns as
+well, round by round, each in a thread of its own while the others stand still: what trio costs is compared with what
+asyncio costs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 import anyio
 
@@ -37,7 +37,6 @@ __all__ = [
     "compare",
     "growth",
     "on_backends",
-    "rotated",
 ]
 
 AGENTRUN: Final = "agentrun"
@@ -46,8 +45,6 @@ LEAN: Final = "SC floor, only calls without a task"
 BARE: Final = "bare loop"
 UVLOOP: Final = "uvloop"
 LOOPS: Final = ("asyncio", "trio", UVLOOP)
-
-_T = TypeVar("_T")
 
 Program: TypeAlias = Callable[[], Awaitable[Any]]
 """Does the work once and returns what it made of it: programs that are compared must return the same."""
@@ -139,9 +136,10 @@ async def compare(
         AssertionError: Two programs returned different results: they did not do the same work.
     """
     samples: dict[str, list[float]] = {name: [] for name in programs}
+    order = deque(programs.items())
     for number in range(int(warm), rounds + 1):
         results: dict[str, Any] = {}
-        for name, program in rotated(list(programs.items()), number):
+        for name, program in order:
             gc.collect()
             if not collecting:
                 gc.disable()
@@ -156,15 +154,10 @@ async def compare(
             results[name] = result
             if number:
                 samples[name].append(seconds / per)
+        order.rotate(-1)
         check_same(results)
         _after_round.get()()
     return samples
-
-
-def rotated(items: list[_T], number: int) -> list[_T]:
-    """The same items, from the one after so many on."""
-    first = number % len(items)
-    return items[first:] + items[:first]
 
 
 def check_same(results: Mapping[str, Any]) -> None:

@@ -119,7 +119,7 @@ def measure(settings: Settings) -> Iterable[Comparison]:
         samples = await cpu_of(runs, _DELTAS, settings.pick(1, 5))
         return Comparison(f"the same, {_DELTAS} deltas each", backend, samples, aims=[Aim(FLOOR, 1.0)])
 
-    async def five_times(backend: str, what: str, *, collecting: bool, aim: bool) -> Comparison:
+    async def five_times(backend: str, *, collecting: bool, aim: bool) -> Comparison:
         # In turns with a fifth of them, so that whatever slows the machine down slows both.
         samples: dict[str, list[float]] = {}
         ratios: dict[str, list[float]] = {}
@@ -133,15 +133,15 @@ def measure(settings: Settings) -> Iterable[Comparison]:
         ratio, floor = statistics.median(ratios[AGENTRUN]), statistics.median(ratios[FLOOR])
         text = f"{ratio:.2f} times as much a run as with {runs}, the floor {floor:.2f} times"
         text += f" (aim: at most {_MORE_AT_MOST})" if aim else ""
+        what = "the same of so many, garbage collector on" if collecting else f"CPU time for each of {5 * runs} runs"
         return Comparison(what, backend, samples, findings=[(text, ratio <= _MORE_AT_MOST if aim else None)])
 
     async def more(backend: str) -> Comparison:
-        what = f"CPU time for each of {settings.pick(500, 5000, tiny=25)} runs"
-        return await five_times(backend, what, collecting=False, aim=backend == "asyncio")
+        return await five_times(backend, collecting=False, aim=backend == "asyncio")
 
     async def more_collecting(backend: str) -> Comparison:
         # No aim: each full collection walks what all runs hold, and there are more of them the more it is.
-        return await five_times(backend, "the same of so many, garbage collector on", collecting=True, aim=False)
+        return await five_times(backend, collecting=True, aim=False)
 
     async def memory(backend: str) -> Comparison:
         samples: dict[str, list[float]] = {}
